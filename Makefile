@@ -1,0 +1,69 @@
+# Everything runs in .venv, which is made here and never needs activating. `make help` lists the commands.
+SHELL := bash
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PYTHON ?= python3
+NAMES ?=
+ARGS ?=
+bin := .venv/bin
+py := $(bin)/python
+facts := pyproject.toml settings.ini setup.py
+
+# $(call apt,PACKAGE): install it as root, or through a sudo that asks for no password; else say what to type
+define apt
+if [ "$$(id -u)" = 0 ]; then as='env'; \
+elif sudo -n true 2>/dev/null; then as='sudo -n env'; \
+else echo 'Missing: $(1). Please run:  sudo apt-get install $(1)' >&2; exit 1; fi; \
+$$as apt-get update -qq && $$as DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1)
+endef
+
+.PHONY: help run test chromium prepare outputs readme docs clean
+help: ## List these commands
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+run: .venv/run.stamp ## Train a spiking LeNet and its ANN twin on the embedded digits, compare them in a table and in pictures (out/)
+	$(bin)/snnkit-compare --data digits --out out $(ARGS)
+
+test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks, README, docs, tests
+	$(py) tools/sync.py
+	$(py) tools/notebooks.py
+	$(py) tools/readme.py --check
+	$(py) tools/docs.py
+	$(bin)/pytest $(ARGS)
+
+prepare: .venv/test.stamp ## After editing notebooks: export the modules, clean the notebooks, make the README
+	$(bin)/nbdev-export
+	$(bin)/nbdev-clean
+	$(py) tools/readme.py
+
+outputs: .venv/test.stamp ## Run the notebooks and store what they show; NAMES=01_neuron.ipynb for only some
+	$(py) tools/notebooks.py --save $(NAMES)
+
+readme: .venv/test.stamp ## Make README.md, and the table in it, from nbs/index.ipynb
+	$(py) tools/readme.py
+
+docs: .venv/test.stamp ## Build the docs site for reading here: _docs/index.html
+	$(py) tools/docs.py --out _docs
+
+clean: ## Remove what these commands have made, but for .venv
+	rm -rf out _proc _docs build dist *.egg-info .pytest_cache .hypothesis nbs/nbdev.yml
+	find nbs snnkit tests tools -name __pycache__ -prune -exec rm -rf {} +
+
+# Debian and Ubuntu keep what makes environments in a package of its own
+$(py):
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || ( $(call apt,python3-venv) )
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+
+# Made anew when what it needs changes
+.venv/run.stamp: $(facts) | $(py)
+	@echo 'Installing into .venv: a few minutes the first time'
+	$(py) -m pip install -q -e .
+	touch $@
+
+.venv/test.stamp: $(facts) | $(py)
+	@echo 'Installing into .venv, with what the tests need: a few minutes the first time'
+	$(py) -m pip install -q -e '.[dev,peers]'
+	touch .venv/run.stamp $@
+
+# Without Chromium `make test` goes on, and the browser test says that it skips
+chromium:
+	@command -v chromium chromium-browser google-chrome >/dev/null || ( $(call apt,chromium) ) || true
