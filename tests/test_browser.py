@@ -1,0 +1,121 @@
+"The notebooks in a real JupyterLab, driven through Chromium."
+import json,os,shutil,socket,subprocess,sys,time
+from urllib.error import URLError
+from urllib.request import urlopen
+import pytest
+from common import project_copy
+
+pytestmark = pytest.mark.browser
+flags = '''--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+    --disable-component-update --disable-sync'''.split()
+
+def missing(what):
+    "Without `what` there is no test; where everything has to be there, that is a failure"
+    (pytest.fail if os.environ.get('CI') == 'true' else pytest.skip)(f'needs {what}')
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+@pytest.fixture(scope='module')
+def home(tmp_path_factory):
+    "A home directory for Jupyter, its kernels and the browser, so that they leave the user's alone"
+    d = tmp_path_factory.mktemp('home')
+    settings = d/'.jupyter/lab/user-settings/@jupyterlab'
+    for name,conf in {'notebook-extension/tracker': {'windowingMode': 'none'}, # all cells on the page, not only those in view
+                      'apputils-extension/notification': {'fetchNews': 'false', 'checkForUpdates': False}}.items():
+        (settings/name).parent.mkdir(parents=True)
+        (settings/f'{name}.jupyterlab-settings').write_text(json.dumps(conf))
+    return d
+
+@pytest.fixture(scope='module')
+def env(home):
+    "The environment of Jupyter and the browser"
+    private = ('JUPYTER', 'IPYTHON', 'XDG_', 'IN_TEST', 'MPL') # would lead elsewhere than `home`, or turn widgets off
+    return {k:v for k,v in os.environ.items() if not k.startswith(private)} | {'HOME': str(home)}
+
+@pytest.fixture(scope='module')
+def server(env, home):
+    "Address of a JupyterLab on a copy of the project's notebooks"
+    try: import jupyterlab
+    except ImportError: missing('jupyterlab')
+    port = free_port()
+    url = f'http://127.0.0.1:{port}'
+    args = dict(ip='127.0.0.1', port=port, port_retries=0, open_browser=False, allow_root=True)
+    args = [f'--ServerApp.{k}={v}' for k,v in args.items()] + ['--IdentityProvider.token=', '--LabApp.expose_app_in_browser=True']
+    with project_copy() as d, open(home/'server.log', 'w') as log:
+        cmd = [sys.executable, '-m', 'jupyterlab', f"--ServerApp.root_dir={d/'nbs'}", *args]
+        p = subprocess.Popen(cmd, env=env | {'PYTHONPATH': str(d)}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            wait_for(url, p, home/'server.log')
+            yield url
+        finally:
+            p.terminate() # which ends its kernels too
+            try: p.wait(20)
+            except subprocess.TimeoutExpired: p.kill()
+
+def wait_for(url, process, log, seconds=60):
+    "Return when the server `process` answers at `url`"
+    for _ in range(seconds*5):
+        assert process.poll() is None, f'JupyterLab ended:\n{log.read_text()}'
+        try: return urlopen(f'{url}/api')
+        except URLError: time.sleep(.2)
+    pytest.fail(f'no answer from JupyterLab:\n{log.read_text()}')
+
+@pytest.fixture(scope='module')
+def browser(env):
+    "A Chromium without a window"
+    try: from playwright.sync_api import sync_playwright
+    except ImportError: missing('playwright')
+    exe = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+    if not exe: missing('Chromium')
+    with sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=exe, args=flags, env=env)
+        yield chromium
+        chromium.close()
+
+class Lab:
+    "JupyterLab in a browser, from which tests open notebooks"
+    def __init__(self, server, browser, pics): self.server,self.browser,self.pics = server,browser,pics
+
+    def open(self, name):
+        "A page with the notebook `name` open and its kernel ready"
+        page = self.browser.new_page(viewport=dict(width=1200, height=1600))
+        page.goto(f'{self.server}/lab/tree/{name}?reset')
+        page.wait_for_function('window.jupyterapp?.shell.currentWidget?.content?.model?.cells?.length', timeout=60_000)
+        page.evaluate('jupyterapp.shell.currentWidget.sessionContext.ready')
+        page.wait_for_function('jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status == "idle"', timeout=60_000)
+        return page
+
+    def run_all(self, page, seconds=300):
+        "Run every cell of the notebook on `page`; the code cells as `{source, count, outputs}`, once all have ended or one has failed"
+        page.evaluate('{ jupyterapp.commands.execute("notebook:run-all-cells") }') # not its promise: see below
+        cells = '''[...jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type == 'code' && c.sharedModel.source.trim())
+            .map(c => ({source: c.sharedModel.source, count: c.executionCount, outputs: c.outputs.toJSON()}))'''
+        page.wait_for_function(f'''() => {{ const cells = {cells};
+            return jupyterapp.shell.currentWidget.sessionContext.session.kernel.status == 'idle' && (cells.every(c => c.count)
+                || cells.some(c => c.outputs.some(o => o.output_type == 'error'))) }}''', timeout=seconds*1000)
+        return page.evaluate(cells)
+
+    def picture(self, page, name):
+        "Keep a picture of `page`; pytest shows where if the test fails"
+        page.screenshot(path=self.pics/f'{name}.png')
+        print('picture of the page:', self.pics/f'{name}.png')
+
+@pytest.fixture
+def lab(server, browser, tmp_path):
+    lab = Lab(server, browser, tmp_path)
+    yield lab
+    for o in browser.contexts: o.close()
+
+def test_home_page_runs(lab):
+    page = lab.open('index.ipynb')
+    cells = lab.run_all(page)
+    lab.picture(page, 'index')
+    errors = [(c['source'], o['ename'], o['evalue']) for c in cells for o in c['outputs'] if o['output_type'] == 'error']
+    assert errors == [] and all(c['count'] for c in cells)
+    drawn = sum('image/png' in o.get('data', {}) for c in cells for o in c['outputs'])
+    assert drawn
+    shown = '[...document.querySelectorAll(".jp-RenderedImage img")].filter(o => o.naturalWidth > 0).length'
+    page.wait_for_function(f'{shown} == {drawn}', timeout=10_000)

@@ -1,0 +1,90 @@
+"The house rules: chapters import only chapters before them, everything public is documented, cells are short, names are as agreed."
+import ast,inspect,re,subprocess,sys
+from importlib import import_module
+from itertools import chain
+from textwrap import dedent
+import pytest
+from fastcore.docments import docments
+from fastcore.nbio import read_nb
+from common import notebooks,root
+
+names = dict(
+    encoding='poisson direct latency Poisson Direct Latency', neuron='simulate', spikebp='lif',
+    layers='Conv2d Linear AvgPool2d Flatten Dropout BatchNorm2d LIF IF Integrator', models='lenet twin',
+    data='load', training='fit evaluate set_seed', measures='firing_rates error_increment accuracy_interval',
+    cli='train compare')
+
+def module(nb):
+    "The module that notebook `nb` exports, or None"
+    return next((c.directives['default_exp'] for c in nb.cells if 'default_exp' in c.directives), None)
+
+nbs = {p: read_nb(p) for p in notebooks(root)}
+chapters = [o for o in map(module, nbs.values()) if o] # in the order of the book
+
+def tree(mod): return ast.parse((root/f'snnkit/{mod}.py').read_text(encoding='utf-8'))
+
+def public(mod):
+    "The functions and classes that `mod` exports, found without importing it"
+    body = tree(mod).body
+    exported = next(ast.literal_eval(o.value) for o in body if isinstance(o, ast.Assign) and o.targets[0].id == '__all__')
+    return [(mod, o.name) for o in body if isinstance(o, (ast.FunctionDef, ast.ClassDef)) and o.name in exported]
+
+symbols = list(chain.from_iterable(map(public, chapters)))
+
+def get(mod, name): return inspect.unwrap(getattr(import_module(f'snnkit.{mod}'), name))
+
+def imported(mod):
+    "The chapters that `mod` imports, anywhere within it"
+    for o in ast.walk(tree(mod)):
+        if isinstance(o, ast.ImportFrom) and (o.level or o.module.split('.')[0] == 'snnkit'):
+            path = (o.module or '').removeprefix('snnkit').strip('.')
+            yield from [path] if path else [a.name for a in o.names]
+        if isinstance(o, ast.Import): yield from (a.name.split('.')[1] for a in o.names if a.name.startswith('snnkit.'))
+
+@pytest.mark.parametrize('mod', chapters)
+def test_imports_only_earlier_chapters(mod):
+    assert set(imported(mod)) <= set(chapters[:chapters.index(mod)]) | {'__version__'}
+
+@pytest.mark.parametrize('mod', [o for o in names if o in chapters])
+def test_has_the_agreed_names(mod):
+    assert set(names[mod].split()) <= set(import_module(f'snnkit.{mod}').__all__)
+
+def gives_something(f):
+    "Does function `f` return or yield a value?"
+    def walk(node): # without the functions inside it
+        for o in ast.iter_child_nodes(node):
+            if isinstance(o, (ast.FunctionDef, ast.Lambda, ast.ClassDef)): continue
+            if isinstance(o, (ast.Yield, ast.YieldFrom)) or isinstance(o, ast.Return) and o.value: return True
+            if walk(o): return True
+    return walk(ast.parse(dedent(inspect.getsource(f))).body[0])
+
+@pytest.mark.parametrize('mod,name', symbols)
+def test_is_documented(mod, name):
+    o = get(mod, name)
+    assert o.__doc__ and '\n' not in o.__doc__.strip(), 'the docstring is to be one line'
+    if inspect.isclass(o) and '__init__' not in vars(o): return # built as its parent is
+    docs = docments(o, args_kwargs=True)
+    gives = docs.pop('return', None)
+    assert [k for k,v in docs.items() if not v and k != 'self'] == [], 'parameters without a comment'
+    assert gives or inspect.isclass(o) or not gives_something(o), 'no comment on what it returns'
+
+def lines(source):
+    "How many lines of code are in `source`"
+    return sum(bool(o.strip()) and not o.strip().startswith('#') for o in source.splitlines())
+
+exported = [(p.name, c) for p,nb in nbs.items() for c in nb.cells if {'export', 'exports', 'exporti'} & c.directives.keys()]
+
+@pytest.mark.parametrize('cell', [pytest.param(c, id=f'{nb} {c.id}') for nb,c in exported])
+def test_exported_cell_is_short(cell): assert lines(cell.source) <= 25
+
+sources = [*nbs, *(root/'snnkit').glob('*.py'), *(root/'tools').glob('*.py'), *(root/'tests').glob('*.py'), root/'Makefile']
+
+@pytest.mark.parametrize('path', sources, ids=lambda p: p.name)
+def test_no_work_left_for_later(path): assert not re.search(r'\b(TO[D]O|FIX[M]E)\b', path.read_text())
+
+@pytest.mark.parametrize('mod', ['snnkit', *(f'snnkit.{o}' for o in ('spikebp', 'layers', 'models') if o in chapters)])
+def test_imports_lightly(mod):
+    heavy = 'mlxtend', 'sklearn', 'accelerate', 'pandas', 'IPython', 'nbdev'
+    code = f'import sys, {mod}; print(*[o for o in {heavy} if o in sys.modules])'
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert r.stdout.split() == []

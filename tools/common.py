@@ -1,0 +1,37 @@
+"What the tools share: the project's folder, a copy of it to work in, and its notebooks."
+import os,subprocess,sys
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import copytree,ignore_patterns
+from tempfile import TemporaryDirectory
+
+root = Path(__file__).resolve().parent.parent
+bin_ = Path(sys.executable).parent  # where the environment's commands are
+made = ignore_patterns('.git', '.venv', 'out', '_proc', '_docs', 'build', 'dist', '*.egg-info', '__pycache__',
+                       '.ipynb_checkpoints', '.pytest_cache', '.hypothesis')
+
+@contextmanager
+def project_copy():
+    "A copy of the project without what commands have made in it, gone again at the end"
+    with TemporaryDirectory() as d: yield Path(copytree(root, Path(d).resolve()/'project', ignore=made))
+
+def run(cmd, cwd, **env):
+    "Run `cmd` of this environment on the copy of the project at `cwd`; end with all it printed if it fails"
+    env = os.environ | dict(PYTHONPATH=str(cwd), IPYTHONDIR=str(cwd/'.ipython'), PATH=f"{bin_}:{os.environ['PATH']}") | env
+    r = subprocess.run(cmd, cwd=cwd, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if r.returncode: sys.exit(f"{r.stdout}\n`{' '.join(map(str, cmd))}` failed")
+
+def files(d, *folders):
+    "Path and content of every file in `folders` of the project at `d`"
+    paths = [p for o in folders for p in (d/o).rglob('*') if p.is_file()]
+    return {p.relative_to(d).as_posix(): p.read_bytes() for p in sorted(paths)}
+
+def notebooks(d):
+    "The notebooks of the project at `d`: the home page, the chapters, the lessons"
+    nbs = (p.relative_to(d/'nbs') for p in (d/'nbs').rglob('*.ipynb'))
+    nbs = [p for p in nbs if not any(o[0] in '_.' for o in p.parts)]
+    return [d/'nbs'/p for p in sorted(nbs, key=lambda p: (p.name!='index.ipynb', len(p.parts), p))]
+
+def report(problems, mend):
+    "End with the `problems` found and what mends them, if there are any"
+    if problems: sys.exit('\n'.join(problems) + f'\n{mend}')

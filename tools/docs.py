@@ -1,0 +1,56 @@
+"""Builds the docs site in a copy of the project and checks it: every notebook is in the sidebar and has a page with content, every
+exported name has its entry, every link leads somewhere. The publisher is Quarto (`nbdev-docs`), a large program; here PyPI's
+smalldocs renders what nbdev hands to Quarto. `--out _docs` keeps the site."""
+import os,re,sys,warnings
+from shutil import copytree,rmtree
+from fastcore.script import call_parse
+from fastcore.xtras import working_directory
+from nbdev.config import get_config,nbpath2html
+from nbdev.quarto import refresh_quarto_yml
+from nbdev.serve import proc_nbs
+from smalldocs.site import build
+from common import notebooks,project_copy,report
+
+# A link to a notebook, in markdown or in the sidebar, up to the number in the notebook's name
+numbered = re.compile(r'((?:\]\((?!\w+:)|- )(?:[^)\s/]*/)*)\d+[a-zA-Z0-9]*_(?=[^)\s/]*\.ipynb)')
+
+def process(d):
+    "Make from the project at `d` what Quarto would render, with pages named as nbdev's links name them; also give nbdev's warnings"
+    sys.path.insert(0, str(d)) # the copy's modules, not the installed ones
+    os.environ['IPYTHONDIR'] = str(d/'.ipython')
+    with working_directory(d), warnings.catch_warnings(record=True) as found:
+        refresh_quarto_yml()
+        proc = proc_nbs(n_workers=0)
+    url = get_config(d).doc_url
+    for p in [proc/'_quarto.yml', *proc.rglob('*.ipynb')]:
+        text = numbered.sub(r'\1', p.read_text(encoding='utf-8'))
+        p.write_text(text.replace(url, '/') if url else text, encoding='utf-8')
+        if p.suffix == '.ipynb': p.rename(p.with_name(nbpath2html(p).stem + '.ipynb'))
+    return proc,[str(o.message) for o in found if re.search(r'\W(nbdev|fastcore)\W', o.filename)]
+
+def problems(site, d):
+    "What is wrong with the docs `site` of the project at `d`"
+    yield from (f'{src}: broken link {href}' for src,href in site.broken)
+    yield from (f'{p.src}: no content' for p in site.pages.values() if len(re.sub('<[^>]+>', '', p.html).split()) < 20)
+    nbs,sidebar = [o.relative_to(d/'nbs').as_posix() for o in notebooks(d)],(d/'nbs/_quarto.yml').read_text()
+    yield from (f'{o}: not in the sidebar in nbs/_quarto.yml' for o in nbs if f'- {o}\n' not in sidebar)
+    pages = {p.resolve(): p.read_text(encoding='utf-8') for p in site.out.rglob('*.html')}
+    ids = {p: set(re.findall(r' id="([^"]+)"', text)) for p,text in pages.items()}
+    for p,text in pages.items():
+        for to,anchor in re.findall(r'<a [^>]*href="([^":#]*)#([^"]+)"', text):
+            if anchor not in ids.get((p.parent/to).resolve() if to else p, anchor): yield f'{p.name}: broken link {to}#{anchor}'
+    from snnkit._modidx import d as index
+    for mod,names in index['syms'].items():
+        for name,(link,_) in names.items():
+            to,anchor = link.split('#')
+            public = re.fullmatch(r'[a-zA-Z]\w*', name.removeprefix(mod+'.')) # not private, nor within a class
+            if public and anchor not in ids.get(site.out.resolve()/to, ()): yield f'{to}: no entry for {name}'
+
+@call_parse
+def main(out:str=''): # Folder to write the site to
+    with project_copy() as d:
+        proc,warned = process(d)
+        site = build(proc, quiet=True)
+        if out: rmtree(out, ignore_errors=True), copytree(site.out, out)
+        report(warned + list(problems(site, d)), 'The docs are made from nbs/*.ipynb and nbs/_quarto.yml.')
+    print(f'docs: {len(site.pages)} pages, no broken link')

@@ -1,0 +1,57 @@
+"""Do the notebooks run, and do they show what they give? Runs all of them in a copy of the project and compares their outputs
+with the stored ones: the same words, nearly the same numbers (CPUs round differently), as many pictures. With `--save` the
+outputs are stored instead. Names choose notebooks: `tools/notebooks.py --save 01_neuron.ipynb`."""
+import re
+from math import isclose
+from shutil import copy
+from fastcore.nbio import read_nb
+from fastcore.script import call_parse
+from common import notebooks,project_copy,report,root,run
+
+# One thread and one instruction set, so that a training run rounds as alike as can be on different x86 CPUs
+same = dict(OMP_NUM_THREADS='1', ATEN_CPU_CAPABILITY='avx2', ONEDNN_MAX_CPU_ISA='AVX2', MKL_CBWR='COMPATIBLE')
+number = re.compile(r'[-+]?\d+(?:,\d{3})*(?:\.\d*)?(?:e[-+]?\d+)?', re.I)
+unwanted = {'a progress bar': r'\d ?(it/s|s/it)|\d%\|', 'a line drawn over another': r'\r', 'a warning': r'Warning\b',
+            'a path of a machine': rf'/(home|root|tmp|Users)/|site-packages|{re.escape(str(root))}'}
+
+def shown(cell):
+    "What a reader sees below `cell`: its text, and the number of pictures"
+    outs = cell.get('outputs', [])
+    texts = [v for o in outs for k,v in o.get('data', {'text': o.get('text', '')}).items() if k.startswith('text')]
+    return '\n'.join(texts), sum('image/png' in o.get('data', {}) for o in outs)
+
+def words(text):
+    "`text` without its numbers, and without what follows from their width"
+    return re.sub(r'-{2,}', '--', number.sub('#', text)).split()
+
+def numbers(text): return [float(o.replace(',', '')) for o in number.findall(text)]
+
+def differs(old, new):
+    "How the stored text `old` differs from the `new` one, if it does"
+    if words(old) != words(new): return f'stored  {old.strip()[:500]!r}\n    now     {new.strip()[:500]!r}'
+    far = [f'{a:g} -> {b:g}' for a,b in zip(numbers(old), numbers(new)) if not isclose(a, b, rel_tol=.05, abs_tol=.02)]
+    return 'numbers changed: ' + ', '.join(far[:5]) if far else ''
+
+def problems(old, new):
+    "What is wrong with the stored outputs of notebook `old`, of which `new` is a fresh run"
+    if 'plt.' in str(new.cells) and not any(shown(c)[1] for c in old.cells): yield 'shows no picture'
+    for a,b in zip(old.cells, new.cells):
+        (text,pics),(now,made) = shown(a),shown(b)
+        found = [f'shows {what}' for what,pat in unwanted.items() if re.search(pat, text)]
+        found += [f"wrote to {o['name']}" for o in a.get('outputs', []) if o.get('name') == 'stderr']
+        found += ['shows an error' for o in a.get('outputs', []) if o.output_type == 'error']
+        if pics != made: found.append(f'has {pics} pictures stored and draws {made}')
+        yield from (f'cell {a.id}: {o}' for o in found + [differs(text, now)] if o)
+
+@call_parse
+def main(*names:str,       # Only these notebooks
+         save:bool=False): # Store the outputs instead of comparing them?
+    only = ['--file-re', '|'.join(map(re.escape, names))] if names else []
+    with project_copy() as d:
+        run(['nbdev-test', '--save', '--n-workers', '2', *only], d, **same)
+        run(['nbdev-clean'], d)
+        nbs = [(root/o.relative_to(d), o) for o in notebooks(d) if not names or o.name in names]
+        if save: return [copy(new, old) for old,new in nbs] and print(f'notebooks: outputs of {len(nbs)} stored')
+        report([f'{old.name}, {p}' for old,new in nbs for p in problems(read_nb(old), read_nb(new))],
+               '`make outputs` runs the notebooks and stores what they show.')
+    print(f'notebooks: {len(nbs)} run, and show what they give')
