@@ -6,8 +6,9 @@
 __all__ = ['OverTime', 'Conv2d', 'Linear', 'AvgPool2d', 'Flatten', 'BatchNorm2d', 'Dropout', 'LIF', 'IF', 'Integrator', 'watch',
            'spike_trains']
 
-# %% ../nbs/04_layers.ipynb #e0cbab59
+# %% ../nbs/04_layers.ipynb #ce1df8c6
 import copy
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -42,11 +43,14 @@ class OverTime:
         ann.__class__ = next(c for c in type(self).__mro__ if c.__module__.startswith('torch.nn'))
         return ann
 
-# %% ../nbs/04_layers.ipynb #b47fb0cc
+# %% ../nbs/04_layers.ipynb #427998f6
 class Conv2d(OverTime, nn.Conv2d):
     "`torch.nn.Conv2d` over time; its weights lie channels last, which CPUs convolve twice as fast."
     size = 'in_channels',2
-    def __init__(self, *args, **kwargs):
+    def __init__(self,
+        *args,   # as torch's
+        **kwargs # as torch's
+    ):
         super().__init__(*args, **kwargs)
         self.weight.data = self.weight.data.to(memory_format=torch.channels_last)
 
@@ -111,26 +115,27 @@ class Integrator(nn.Module):
     def extra_repr(self): return f'leak={self.leak}'
     def counterpart(self): return nn.Identity()
 
-# %% ../nbs/04_layers.ipynb #7ddb528d
+# %% ../nbs/04_layers.ipynb #0a8fecd0
 @contextmanager
 def watch(
     model:nn.Module, # any model
     fn,              # called as `fn(name, layer, x, y)` with a layer's input and output
     kinds=LIF        # class or tuple of classes of layers to listen to
-):
+)->Iterator:         # for a `with` statement
     "Within this context `fn` hears every layer of `kinds` in `model`."
     hooks = [m.register_forward_hook(lambda m, x, y, n=n: fn(n, m, x[0], y)) for n,m in model.named_modules() if isinstance(m, kinds)]
     try: yield
     finally:
         for h in hooks: h.remove()
 
-# %% ../nbs/04_layers.ipynb #08c72abf
+# %% ../nbs/04_layers.ipynb #6a896b46
 @torch.no_grad()
 def spike_trains(
-    model:nn.Module, # any model
-    x:torch.Tensor   # its input
-)->dict:             # name of a layer: its spike train, shape [T, B, ...], in the order of the forward pass
+    model:nn.Module,       # any model
+    x:torch.Tensor,        # its input
+    kinds=(LIF, Encoder)   # layers to listen to
+)->dict:                   # name of a layer: its spike train, shape [T, B, ...], in the order of the forward pass
     "Spike trains of the encoder and of every neuron layer in `model` for input `x`."
     out = {}
-    with watch(model, lambda n,m,x,y: out.__setitem__(n, y), (LIF, Encoder)): model(x)
+    with watch(model, lambda n,m,x,y: out.__setitem__(n, y), kinds): model(x)
     return out
