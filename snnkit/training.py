@@ -411,7 +411,7 @@ def train(
             save()
     show.close()
 
-# %% ../nbs/07_training.ipynb #760f09dd
+# %% ../nbs/07_training.ipynb #9de6eddb
 def open_run(
     run:Run,     # the new run
     path:Path,   # of the checkpoint; None if none is wanted
@@ -421,7 +421,7 @@ def open_run(
 )->tuple:        # the run to go on with, and its best weights
     "The new `run`, or the one in the checkpoint at `path` with its best weights; nothing is changed unless all of it fits."
     if not path or not path.exists(): return run,{}
-    need(resume, f'`out` already holds a training ({path})', 'that is not overwritten', 'Go on with it by `resume=True`, or choose another folder.')
+    need(resume, f'`out` already holds a training ({path})', 'that is not overwritten', 'Go on with it by `resume=True` (`--resume`), or choose another folder.')
     run,now,best,states = read_checkpoint(path, run.config)
     load_state(model, now, path); load_optimizer(opt, states)
     run.stopped = False

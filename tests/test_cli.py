@@ -1,0 +1,57 @@
+"The two commands as a user types them: processes with arguments, exit codes and files."
+import json, subprocess, sys
+from pathlib import Path
+import pytest
+from PIL import Image
+from small_training import images
+
+bin = Path(sys.executable).parent
+
+def call(command, *args, ok=True):
+    p = subprocess.run([bin/command, *map(str, args)], capture_output=True, text=True, timeout=240)
+    assert (p.returncode==0)==ok, p.stdout+p.stderr
+    assert 'Traceback' not in p.stderr
+    return p.stdout if ok else p.stderr
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    "Class folders of small pictures"
+    root = tmp_path_factory.mktemp('bars')
+    ds = images(300, 0)
+    for i,(x,y) in enumerate(zip(ds.x, ds.y.tolist())):
+        (root/f'class{y}').mkdir(exist_ok=True); Image.fromarray(x[0].numpy()).save(root/f'class{y}'/f'{i}.png')
+    return root
+
+def test_help_names_every_option():
+    for command in ('snnkit-train', 'snnkit-compare'):
+        text = call(command, '--help')
+        for o in ('--data', '--model', '--num-steps', '--epochs', '--seed', '--out', '--resume'): assert o in text
+
+def test_train_writes_what_it_did_and_resumes(folder, tmp_path):
+    args = 'snnkit-train', '--data', folder, '--num-steps', 5, '--epochs', 2, '--seed', 3, '--out', tmp_path/'run'
+    text = call(*args)
+    assert 'epoch 2/2' in text and 'test images (95 % interval' in text
+    r = json.loads((tmp_path/'run'/'result.json').read_text())
+    assert r['config']['seed']==3 and len(r['history'])==2 and 0<r['test_accuracy']<=1 and r['cpu'] and r['torch'] and r['test_images']==60
+    assert 'epoch' in call(*args, '--resume') and 'epoch 1/2' not in call(*args, '--resume')   # nothing left to train
+    assert '--resume' in call(*args, ok=False)
+    assert 'epochs was 2, now 3' in call(*args, '--epochs', 3, '--resume', ok=False)
+
+def test_compare_prints_and_saves_table_and_pictures(folder, tmp_path):
+    text = call('snnkit-compare', '--data', folder, '--num-steps', 5, '--epochs', 1, '--out', tmp_path)
+    for o in ('SNN accuracy', 'ANN accuracy', 'error increment', '95 % interval', 'parameters', 'spikes per image', 'rate', 'lif3'): assert o in text
+    assert (tmp_path/'table.txt').read_text().strip() in text
+    for o in ('spike_train', 'rasters', 'membranes', 'curves', 'mistakes', 'confusion'):
+        w,h = Image.open(tmp_path/f'{o}.png').size
+        assert w>500 and h>300
+    r = json.loads((tmp_path/'result.json').read_text())
+    assert set(r['accuracy'])=={'SNN accuracy', 'ANN accuracy', 'error increment'} and r['layers']['lif1']['spikes']>0
+    for n in ('snn', 'ann'): assert (tmp_path/n/'model.safetensors').exists()
+
+@pytest.mark.parametrize('args, text', [
+    (['--data', 'mnits'], 'must be one of digits'), (['--model', 'alexnet'], "one of 'lenet'"), (['--num-steps', '0'], 'num_steps'),
+    (['--epochs', '0'], 'epochs'), (['--lr', '-1'], 'lr'), (['--data', '/no/such/folder'], '/no/such/folder')])
+@pytest.mark.parametrize('command', ['snnkit-train', 'snnkit-compare'])
+def test_mistakes_get_one_clear_line(command, args, text, tmp_path):
+    err = call(command, *args, '--out', tmp_path/'out', ok=False)
+    assert text in err and not (tmp_path/'out').exists()

@@ -1,0 +1,262 @@
+"Intervals keep their promises, and whatever is counted is counted as by hand, for any sizes: hypothesis looks for the ones that break it."
+import math
+from types import SimpleNamespace
+
+import numpy as np, pytest, torch
+from hypothesis import assume, given, settings, strategies as st
+from scipy.stats import norm
+from torch import nn
+from torch.utils.data import TensorDataset
+from snnkit.encoding import Direct, Poisson
+from snnkit.layers import IF, LIF, AvgPool2d, Conv2d, Dropout, Flatten, Integrator, Linear, spike_trains
+from snnkit.measures import (accuracy_interval, confusion, energy, error_increment, fan_out, firing_rates, is_spikes, paired_interval,
+                             synaptic_ops, undisturbed)
+from snnkit.models import lenet, twin
+
+few = settings(max_examples=60, deadline=None, derandomize=True)
+conf = st.floats(.5, .999)
+
+def seeded(seed): return torch.Generator().manual_seed(seed)
+def evaluation(predictions, labels): return SimpleNamespace(predictions=predictions, labels=labels)
+
+@st.composite
+def counts(draw):
+    n = draw(st.integers(1, 20_000))
+    return draw(st.integers(0, n)), n
+
+@st.composite
+def table(draw):
+    "Images that only the first, only the second got right, and all."
+    n = draw(st.integers(1, 5000)); b = draw(st.integers(0, n))
+    return b, draw(st.integers(0, n-b)), n
+
+# Wilson
+
+@few
+@given(counts(), conf)
+def test_wilson_is_the_formula_and_holds_the_estimate(kn, c):
+    (k,n),z = kn, norm.ppf((1+c)/2)
+    p = k/n
+    mid,half = (p+z*z/(2*n))/(1+z*z/n), z*math.sqrt(p*(1-p)/n+z*z/(4*n*n))/(1+z*z/n)
+    low,high = accuracy_interval(k, n, c)
+    assert math.isclose(low, max(0, mid-half), abs_tol=1e-9) and math.isclose(high, min(1, mid+half), abs_tol=1e-9)
+    assert 0<=low<=p+1e-12 and p-1e-12<=high<=1 and low<high
+
+@few
+@given(counts(), conf, conf)
+def test_more_confidence_is_wider_and_more_images_are_narrower(kn, c1, c2):
+    (k,n),(c1,c2) = kn, sorted((c1, c2))
+    assume(c2-c1>1e-6)
+    (a,b),(lo,hi) = accuracy_interval(k, n, c1), accuracy_interval(k, n, c2)
+    assert lo<=a+1e-12 and b-1e-12<=hi and hi-lo>b-a
+    lo,hi = accuracy_interval(4*k, 4*n, c1)
+    assert hi-lo<b-a
+
+@few
+@given(counts(), conf)
+def test_wilson_mirrors(kn, c):
+    (k,n) = kn
+    assert np.allclose(accuracy_interval(k, n, c), [1-o for o in accuracy_interval(n-k, n, c)[::-1]], atol=1e-12)
+
+def test_wilson_known_values():
+    "Newcombe 1998, table I, method 3."
+    for (k,n),ends in {(81, 263): (.2553, .3662), (15, 148): (.0624, .1605), (0, 20): (0, .1611), (1, 29): (.0061, .1718)}.items():
+        assert np.allclose(accuracy_interval(k, n), ends, atol=5e-5)
+
+@pytest.mark.parametrize('args,text', [((-1, 5), 'correct'), ((6, 5), 'correct'), ((0, 0), 'total'), ((2.5, 5), 'correct'), ((float('nan'), 5), 'correct'),
+                                       ((1, 5, 0), 'confidence'), ((1, 5, 1), 'confidence'), ((1, 5, 95), 'confidence'), ((1, 5, -.1), 'confidence')])
+def test_impossible_counts(args, text):
+    with pytest.raises(ValueError, match=f'`{text}`'): accuracy_interval(*args)
+
+# Pairs
+
+@few
+@given(table(), st.floats(.8, .999))
+def test_paired_is_the_formula_holds_the_estimate_and_flips(bcn, conf):
+    (b,c,n),z = bcn, norm.ppf((1+conf)/2)
+    p,q = (b+1)/(n+2), (c+1)/(n+2)
+    half = z*math.sqrt((p+q-(p-q)**2)/(n+2))
+    low,high = paired_interval(b, c, n, conf)
+    assert math.isclose(low, max(-1, p-q-half), abs_tol=1e-12) and math.isclose(high, min(1, p-q+half), abs_tol=1e-12)
+    assert -1<=low<=(b-c)/n<=high<=1
+    assert np.allclose(paired_interval(c, b, n, conf), (-high, -low), atol=1e-12)
+
+@few
+@given(table())
+def test_paired_shrinks_with_images_and_grows_with_disagreement(bcn):
+    b,c,n = bcn
+    width = np.diff(paired_interval(b, c, n))[0]
+    assert np.diff(paired_interval(4*b, 4*c, 4*n))[0] < width
+    if b+c+2<=n and -1<paired_interval(b, c, n)[0] and paired_interval(b, c, n)[1]<1: assert np.diff(paired_interval(b+1, c+1, n))[0] > width
+
+@pytest.mark.parametrize('pb,pc,n', [(.02, .005, 1000), (.005, .005, 1000), (.002, .001, 300), (.05, .02, 200), (.0, .0, 100)])
+def test_paired_coverage(pb, pc, n):
+    "Never far below what it promises, at the rates of disagreement that good classifiers have."
+    draws = np.random.default_rng(1).multinomial(n, [pb, pc, 1-pb-pc], 2000)
+    ends = {k: paired_interval(*k, n) for k in set(map(tuple, draws[:,:2].tolist()))}
+    held = np.mean([ends[k][0]<=pb-pc<=ends[k][1] for k in map(tuple, draws[:,:2].tolist())])
+    assert held>.94
+
+@few
+@given(st.integers(1, 300), st.integers(0, 99))
+def test_increment_is_the_difference(n, seed):
+    y = torch.randint(10, (n,), generator=seeded(seed))
+    miss = lambda k: torch.where(torch.rand(n, generator=seeded(seed+k))<.8, y, (y+1)%10)
+    s,a = evaluation(miss(1), y), evaluation(miss(2), y)
+    d = error_increment(s, a)
+    assert math.isclose(d.points, 100*((a.predictions==y).double().mean()-(s.predictions==y).double().mean()).item(), abs_tol=1e-9)
+    assert d.low<=d.points<=d.high
+    assert np.allclose(error_increment(a, s), (-d.points, -d.high, -d.low))
+    assert d==error_increment(s.predictions==y, a.predictions==y)
+    i = torch.randperm(n, generator=seeded(seed)) # the order does not matter as long as it is the same
+    assert d==error_increment(evaluation(s.predictions[i], y[i]), evaluation(a.predictions[i], y[i]))
+
+def test_other_images_are_refused():
+    y = torch.arange(6)
+    with pytest.raises(ValueError, match='same images'): error_increment(evaluation(y, y), evaluation(y[1:], y[1:]))
+    with pytest.raises(ValueError, match='labels'): error_increment(evaluation(y, y), evaluation(y, y.flip(0)))
+    with pytest.raises(ValueError, match='bools'): error_increment(y, y)
+    with pytest.raises(ValueError, match='bools'): error_increment(y[:0]==0, y[:0]==0)
+
+def test_confusion():
+    y,p = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 2, 0, 2])
+    t = confusion(evaluation(p, y), ['a', 'b', 'c', 'never'])
+    assert t.values.tolist()==[[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 2, 0], [0]*4]
+    assert t.index.name=='true' and t.columns.name=='predicted' and list(t)==['a', 'b', 'c', 'never']
+    with pytest.raises(ValueError, match='classes'): confusion(evaluation(p, y), ['a', 'b'])
+
+# Rates
+
+def small(**kw):
+    torch.manual_seed(0)
+    net = nn.Sequential(Poisson(7), Conv2d(1, 3, 3, padding=1), LIF(**kw), AvgPool2d(2), IF(), Dropout(.3), Flatten(), Linear(27, 5), LIF(), Linear(5, 4), Integrator())
+    for p in net.parameters(): nn.init.normal_(p, 0, .7)
+    return net
+
+@few
+@given(st.integers(1, 9), st.integers(1, 10), st.integers(0, 3))
+def test_rates_as_by_hand(n, batch_size, seed):
+    net,x = small(), torch.rand(n, 1, 6, 6, generator=seeded(seed))
+    r = firing_rates(net, x, batch_size, seed).set_index('layer')
+    assert list(r.index)==['0', '2', '4', '8'] and list(r.kind)==['Poisson', 'LIF', 'IF', 'LIF'] and list(r.neurons)==[36, 108, 27, 5]
+    assert r.rate.between(0, 1).all() and np.allclose(r.rate*r.neurons*7, r.spikes)
+    if batch_size<n: return
+    with undisturbed(net, seed): trains = spike_trains(net, x)
+    for name,s in trains.items(): assert r.rate[name]==pytest.approx(s.mean().item()) and r.spikes[name]==pytest.approx(s.sum().item()/n)
+
+def test_a_data_set_is_as_good_as_its_images():
+    net,x = small(), torch.rand(10, 1, 6, 6, generator=seeded(0))
+    for f in (firing_rates, synaptic_ops): assert f(net, x, 4).equals(f(net, TensorDataset(x, torch.zeros(10)), 4))
+
+@pytest.mark.parametrize('f', [firing_rates, synaptic_ops])
+def test_looking_leaves_no_trace(f):
+    net,x = small().train(), torch.rand(6, 1, 6, 6, generator=seeded(0))
+    net[5].eval()
+    before = {k: v.clone() for k,v in net.state_dict().items()}
+    torch.manual_seed(3); want = torch.rand(4)
+    torch.manual_seed(3); a = f(net, x, 4); assert torch.rand(4).equal(want)
+    assert net.training and not net[5].training and net[2].training
+    assert not any(m._forward_hooks for m in net.modules()) and all(p.grad is None for p in net.parameters())
+    assert all(v.equal(before[k]) for k,v in net.state_dict().items())
+    torch.manual_seed(99); assert f(net, x, 4).equals(a)
+    net[3].forward = lambda x: 1/0
+    with pytest.raises(ZeroDivisionError): f(net, x)
+    assert net.training and not net[5].training and not any(m._forward_hooks for m in net.modules())
+
+def test_signed_and_silent_trains():
+    r = firing_rates(nn.Sequential(Poisson(20), LIF()), -torch.ones(2, 3))
+    assert r.rate.tolist()==[1, 0] and r.spikes.tolist()==[60, 0]
+
+def test_a_layer_used_twice_counts_twice():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__(); self.enc,self.fire,self.fc = Poisson(4), LIF(threshold=.5), Linear(3, 3)
+        def forward(self, x): return self.fire(self.fc(self.fire(self.enc(x))))
+    net = Twice(); nn.init.ones_(net.fc.weight); nn.init.zeros_(net.fc.bias)
+    r = firing_rates(net, torch.ones(2, 3)).set_index('layer')
+    assert r.neurons.to_dict()==dict(enc=3, fire=6) and r.rate.to_dict()==dict(enc=1, fire=1)
+
+@pytest.mark.parametrize('f', [firing_rates, synaptic_ops])
+def test_bad_arguments(f):
+    x = torch.rand(2, 1, 6, 6)
+    with pytest.raises(ValueError, match='empty'): f(small(), x[:0])
+    with pytest.raises(ValueError, match='batch_size'): f(small(), x, 0)
+    with pytest.raises(ValueError, match='`model` has no'): f(nn.Sequential(nn.ReLU()), x)
+
+def test_what_a_spike_train_is():
+    assert is_spikes(torch.tensor([0., 1, -1])) and not is_spikes(torch.tensor([0., 1, .5])) and not is_spikes(torch.tensor([0., float('nan')]))
+
+# Operations
+
+def conv_by_hand(conv, x):
+    "Pairs of a nonzero input and a nonzero weight, in plain loops over outputs, channels and kernel."
+    w,(sh,sw),(ph,pw),(dh,dw) = conv.weight, conv.stride, conv.padding, conv.dilation
+    (N,_,H,W),(O,I,kh,kw),(_,_,h,v) = x.shape, w.shape, conv(x).shape
+    n = 0
+    for b,o,i,j,c,p,q in np.ndindex(N, O, h, v, I, kh, kw):
+        y,z = i*sh-ph+p*dh, j*sw-pw+q*dw
+        if 0<=y<H and 0<=z<W: n += bool(w[o,c,p,q]!=0 and x[b,o//(O//conv.groups)*I+c,y,z]!=0)
+    return n
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.integers(1, 3), st.integers(1, 2), st.integers(0, 2), st.integers(1, 2), st.sampled_from([1, 2]), st.integers(0, 99))
+def test_ops_of_convolutions_as_by_hand(k, stride, padding, dilation, groups, seed):
+    torch.manual_seed(seed)
+    x = torch.rand(2, 2, 5, 6)-.4
+    net = nn.Sequential(Poisson(2), Conv2d(2, 4, k, stride, padding, dilation, groups))
+    net[1].weight.data[torch.rand_like(net[1].weight)<.2] = 0
+    conv,analog = net[1].counterpart(), x.relu()
+    with undisturbed(net, seed): s = net[0](x)
+    r,a = synaptic_ops(net, x, seed=seed).loc[0], synaptic_ops(conv, analog).loc[0]
+    dense = conv(x)[0].numel()*conv.weight[0].numel()
+    assert (r.operation, r.steps, r.dense, r.effective)==('AC', 2, 2*dense, conv_by_hand(conv, s.flatten(0, 1))/2)
+    assert (a.operation, a.steps, a.dense, a.effective)==('MAC', 1, dense, conv_by_hand(conv, analog)/2)
+    assert 0<=r.activity<=1 and r.effective<=r.dense
+
+@few
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 99))
+def test_ops_of_linear_layers_as_by_hand(i, o, seed):
+    torch.manual_seed(seed)
+    fc,x = nn.Linear(i, o), torch.randn(3, i).relu()
+    fc.weight.data[torch.rand(o, i)<.3] = 0
+    r = synaptic_ops(fc, x, 2).loc[0]
+    assert r.dense==i*o and r.effective==pytest.approx(sum(bool(fc.weight[b,a]!=0 and v[a]!=0) for v in x for a in range(i) for b in range(o))/3)
+    r = synaptic_ops(nn.Sequential(Poisson(5), nn.Sequential(Linear(i, o))), torch.ones(3, i)).loc[0]
+    assert (r.layer, r.operation, r.dense, r.effective, r.activity)==('1.0', 'AC', 5*i*o, 5*i*o, 1)
+
+def test_fan_out_is_that_of_the_padding_mode():
+    assert fan_out(nn.Conv2d(1, 2, 3, padding=1, padding_mode='circular'), (1, 4, 4)).eq(18).all()
+    assert fan_out(nn.Linear(4, 7), (4,)).tolist()==[7]*4
+
+def test_one_analog_value_makes_it_multiply():
+    x = torch.eye(4)
+    assert synaptic_ops(nn.Linear(4, 2), x, 2).operation[0]=='AC'
+    x[3, 3] = .5
+    assert synaptic_ops(nn.Linear(4, 2), x, 2).operation[0]=='MAC'
+    net = nn.Sequential(Poisson(5), AvgPool2d(2), Conv2d(1, 2, 1), LIF(), Flatten(), Linear(8, 2))
+    assert synaptic_ops(net, torch.full((3, 1, 4, 4), .5)).operation.tolist()==['MAC', 'AC']
+    assert synaptic_ops(nn.Sequential(Direct(2), Flatten(), Linear(16, 2)), torch.full((3, 1, 4, 4), .5)).operation.tolist()==['MAC']
+
+def test_lenet_and_its_twin():
+    torch.manual_seed(0)
+    net,x = lenet(num_steps=5), torch.rand(4, 1, 28, 28, generator=seeded(0))
+    macs = [28*28*20*25, 14*14*50*20*25, 2450*200, 2000]
+    s,a = synaptic_ops(net, x), synaptic_ops(twin(net), x)
+    assert a.dense.tolist()==macs and s.dense.tolist()==[5*o for o in macs] and sum(macs)==5_784_000
+    assert s.operation.tolist()==['AC']*4 and a.operation.tolist()==['MAC']*4 and s.layer.tolist()==['conv1', 'conv2', 'fc1', 'fc2']
+    assert (s.effective<=s.dense).all() and (a.effective<=a.dense).all()
+    r = firing_rates(net, x).set_index('layer')
+    assert s.effective[2]==pytest.approx(200*r.spikes.if2) and s.effective[3]==pytest.approx(10*r.spikes.lif3)
+    assert energy(a, 'dense').sum()==pytest.approx(4.6*5.784)
+    assert energy(s).tolist()==pytest.approx((.9e-6*s.effective).tolist()) and list(energy(s).index)==s.layer.tolist()
+    assert energy(a).tolist()==pytest.approx((4.6e-6*a.effective).tolist())
+
+def test_energy_refuses():
+    ops = synaptic_ops(nn.Linear(2, 2), torch.ones(1, 2))
+    with pytest.raises(ValueError, match="'effective', 'dense'"): energy(ops, 'all')
+    with pytest.raises(ValueError, match="'MAC', 'AC'"): energy(ops.assign(operation='XOR'))
+    with pytest.raises(ValueError, match='negative'): energy(ops.assign(dense=-1), 'dense')
+
+def test_train_and_eval_mode_are_the_same_to_look_at():
+    net,x = small(), torch.rand(5, 1, 6, 6, generator=seeded(0))
+    assert firing_rates(net.train(), x).equals(firing_rates(net.eval(), x))

@@ -1,0 +1,127 @@
+"The neuron in closed form against the authors' time loop under plain autograd, and against what must always hold."
+import math
+import pytest, torch
+from hypothesis import given, settings, strategies as st
+from snnkit import layers
+from snnkit.encoding import poisson, seeded
+from snnkit.models import lenet
+from snnkit.spikebp import integrate, leak_correction, lif, lif_autograd, membrane, surrogates
+
+grads = 'spike_bp', 'straight_through', *surrogates
+few = settings(max_examples=60, deadline=None, derandomize=True)
+neurons = st.fixed_dictionaries(dict(leak=st.one_of(st.just(1.), st.floats(.3, 1)), threshold=st.floats(.2, 3), reset=st.sampled_from(['zero', 'subtract']),
+                                     refractory=st.integers(0, 5), grad=st.sampled_from(grads)))
+shapes = st.lists(st.integers(1, 5), min_size=0, max_size=4)
+
+def currents(T, shape, seed, scale=1.): return torch.randn(T, *shape, generator=seeded('x', seed), dtype=torch.float64)*scale + .2
+
+def gradient(f, x, g, **kw):
+    x = x.clone().requires_grad_()
+    s = f(x, **kw); s.backward(g)
+    return s.detach(), x.grad
+
+def assert_close(a, b, rel=1e-5):
+    assert (a-b).norm() <= rel*b.norm() + 1e-12, f'{(a-b).norm()} of {b.norm()}'
+
+@few
+@given(neurons, st.integers(1, 40), shapes, st.integers(0, 10**6))
+def test_equals_autograd_of_the_loop(kw, T, shape, seed):
+    x,g = currents(T, shape, seed),currents(T, shape, seed+1)
+    (s,dx),(s2,dx2) = gradient(lif, x, g, **kw),gradient(lif_autograd, x, g, **kw)
+    assert s.equal(s2)
+    assert_close(dx, dx2)
+
+@few
+@given(st.integers(1, 40), shapes, st.integers(0, 10**6), st.floats(.3, 2))
+def test_pooling_neuron_equals_autograd_of_the_loop(T, shape, seed, threshold):
+    "The IF behind a pool sees multiples of a quarter: ties with the threshold are part of the test"
+    x = torch.randint(0, 5, (T, *shape), generator=seeded(seed)).double()/4
+    kw = dict(leak=1., threshold=.75 if seed%2 else threshold, grad='straight_through')
+    (s,dx),(s2,dx2) = (gradient(f, x, currents(T, shape, seed), **kw) for f in (lif, lif_autograd))
+    assert s.equal(s2) and dx.equal(dx2)
+
+@pytest.mark.parametrize('grad', ['spike_bp', 'atan'])
+@pytest.mark.parametrize('reset', ['zero', 'subtract'])
+@pytest.mark.parametrize('refractory', [0, 2])
+def test_whole_lenet_equals_autograd_of_the_loop(monkeypatch, grad, reset, refractory):
+    torch.manual_seed(0)
+    net = lenet(num_classes=3, image_size=12, num_steps=20, kappa=8., leak=.9, grad=grad, reset=reset, refractory=refractory).double()
+    x = torch.rand(4, 1, 12, 12, generator=seeded(1), dtype=torch.float64)
+    def run():
+        torch.manual_seed(2); net.zero_grad()
+        y = net(x); (y-torch.eye(4, 3)).pow(2).sum().backward()
+        return y.detach(), [p.grad.clone() for p in net.parameters()]
+    y,fast = run()
+    monkeypatch.setattr(layers, 'lif', lif_autograd)
+    y2,slow = run()
+    assert torch.allclose(y, y2, rtol=1e-9)
+    for a,b in zip(fast, slow): assert b.norm()>0; assert_close(a, b)
+
+def test_float32_is_as_close():
+    x,g = currents(50, (4, 30), 0).float(),currents(50, (4, 30), 1).float()
+    (s,dx),(s2,dx2) = gradient(lif, x, g, leak=.9),gradient(lif_autograd, x, g, leak=.9)
+    same = (s==s2).all(0)
+    assert same.float().mean()>.98                       # ties within rounding apart
+    assert_close(dx[:, same], dx2[:, same])
+
+@few
+@given(neurons, st.integers(1, 40), shapes, st.integers(0, 10**6))
+def test_what_always_holds(kw, T, shape, seed):
+    x = currents(T, shape, seed, scale=3.).requires_grad_()
+    s = lif(x, **kw); s.sum().backward()
+    assert s.shape==x.shape and ((s==0)|(s==1)).all() and x.grad.isfinite().all()
+    assert s.mean() <= math.ceil(T/(1+kw['refractory']))/T + 1e-9
+    if kw['grad']=='spike_bp' and kw['reset']=='zero':
+        late = s.flip(0).cumsum(0).flip(0)==0            # after a neuron's last spike
+        assert (x.grad[late]==0).all()
+
+@few
+@given(st.integers(1, 6), st.integers(10, 40), st.integers(0, 10**6))
+def test_refractory(r, T, seed):
+    x = torch.rand(T, 5, generator=seeded(seed))*3
+    s = lif(x, refractory=r)
+    for n in range(5):
+        when = s[:, n].nonzero()[:, 0]
+        assert (when.diff()>r).all()
+    deaf = torch.zeros_like(x)
+    for k in range(1, r+1): deaf[k:] += s[:-k] if k<T else 0
+    assert lif(torch.where(deaf>0, 100., x), refractory=r).equal(s)   # input in a refractory step changes nothing
+
+@few
+@given(neurons, st.integers(0, 10**6))
+def test_a_batch_gives_what_each_image_gives_alone(kw, seed):
+    x,g = currents(20, (6, 7), seed),currents(20, (6, 7), seed+1)
+    s,dx = gradient(lif, x, g, **kw)
+    for b in range(6):
+        s1,dx1 = gradient(lif, x[:, b:b+1], g[:, b:b+1], **kw)
+        assert s1.equal(s[:, b:b+1]) and torch.allclose(dx1, dx[:, b:b+1], rtol=1e-12, atol=0)
+
+@few
+@given(st.floats(.3, 1), st.integers(1, 60), st.integers(0, 10**6))
+def test_leak_correction_stays_in_its_bounds(leak, T, seed):
+    s = poisson(torch.full((50,), .2, dtype=torch.float64), T, generator=seeded(seed))
+    ng = leak_correction(s, leak)
+    fired = s.sum(0)>0
+    assert (ng[~fired]==0).all()
+    assert (ng[fired]>=1+math.log(leak)-1e-12).all() and (ng<=1).all()
+
+def test_membrane_agrees_with_spikes():
+    x = currents(30, (10,), 3)
+    u,s = membrane(x, leak=.9, threshold=.7)
+    assert s.equal(lif(x, leak=.9, threshold=.7)) and s.equal((u>.7).double())
+
+def test_readout_without_leak_passes_finite_differences():
+    x = currents(6, (2, 3), 0).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: integrate(x, 1.), x)
+
+@pytest.mark.parametrize('name', surrogates)
+def test_a_neuron_below_threshold_has_the_derivative_of_its_smooth_step(name):
+    "For one step, the surrogate's gradient is the finite difference of the smooth step that it stands for: its integral"
+    v = torch.linspace(-1.9, 1.9, 40, dtype=torch.float64)
+    x = (v+1)[None].requires_grad_()
+    lif(x, grad=name).sum().backward()
+    grid = torch.linspace(0, 1, 4001, dtype=torch.float64)
+    h = 1e-2
+    area = torch.stack([torch.trapezoid(surrogates[name](o-h+2*h*grid), dx=2*h/4000) for o in v])   # of the slope over [v-h, v+h]
+    smooth = ((v.abs()-.5).abs()>2*h) & (v.abs()>2*h) & ((v.abs()-1).abs()>2*h)                      # kinks of triangle and rectangle left out
+    assert torch.allclose(x.grad[0][smooth], (area/(2*h))[smooth], rtol=2e-3, atol=1e-5)

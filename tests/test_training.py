@@ -1,0 +1,166 @@
+"Training as a process that can be killed, stopped, starved of disk space and run twice."
+import os, random, resource, signal, subprocess, sys, time
+from pathlib import Path
+import pytest, torch
+from safetensors.torch import load_file
+from small_training import data, model
+from snnkit.data import load
+from snnkit.encoding import seeded
+from snnkit.layers import spike_trains
+from snnkit.models import lenet, twin
+from snnkit.training import evaluate, fit, load_weights, own_stream, read_tensors, save_weights, set_seed, write_tensors
+
+script = Path(__file__).with_name('small_training.py')
+
+def start(out, **kw): return subprocess.Popen([sys.executable, script, out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kw)
+
+def finish(out):
+    p = start(out); text = p.communicate(timeout=120)[0]
+    assert p.returncode==0, text
+    return text
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    "A training left alone: its folder, and how long it takes once it is ready"
+    out = tmp_path_factory.mktemp('whole')
+    p = start(out)
+    assert p.stdout.readline()=='ready\n'
+    t = time.monotonic(); p.communicate(timeout=120)
+    assert p.returncode==0
+    return out, time.monotonic()-t
+
+def assert_same_training(a, b):
+    "The files of two trainings hold the same bits: weights, best weights, optimizer, history"
+    for name in ('model.safetensors', 'checkpoint.safetensors'):
+        (t,m),(t2,m2) = read_tensors(a/name),read_tensors(b/name)
+        assert t.keys()==t2.keys() and all(t[k].equal(t2[k]) for k in t) and m==m2
+
+def test_killed_at_random_moments_it_ends_the_same(whole, tmp_path):
+    "SIGKILL at random moments (3 by default, SNNKIT_KILLS for more), each followed by a resume"
+    out,took = whole; moments = random.Random(int(os.environ.get('SNNKIT_SEED', 0)))
+    kills = int(os.environ.get('SNNKIT_KILLS', 3)); hit = 0
+    for _ in range(kills):
+        p = start(tmp_path)
+        assert p.stdout.readline()=='ready\n'
+        time.sleep(moments.uniform(0, took/2))
+        p.send_signal(signal.SIGKILL); text = p.communicate(timeout=60)[0]
+        hit += p.returncode==-signal.SIGKILL
+        if 'done' in text: break
+    assert hit>=min(2, kills)                             # it was really killed, not just run to the end
+    assert 'done' in finish(tmp_path)
+    assert not [o for o in tmp_path.iterdir() if o.suffix=='.safetensors' and o.name not in ('model.safetensors', 'checkpoint.safetensors')]
+    assert_same_training(whole[0], tmp_path)
+
+def test_ctrl_c_stops_in_good_order_and_resumes(whole, tmp_path):
+    p = start(tmp_path)
+    assert p.stdout.readline()=='ready\n'
+    while not (tmp_path/'checkpoint.safetensors').exists(): time.sleep(.01)
+    p.send_signal(signal.SIGINT); text = p.communicate(timeout=60)[0]
+    assert p.returncode==0 and 'Stopping after this step' in text and 'stopped' in text and 'Traceback' not in text
+    assert read_tensors(tmp_path/'checkpoint.safetensors')[1]['run']['stopped'] and not (tmp_path/'model.safetensors').exists()
+    finish(tmp_path)
+    assert_same_training(whole[0], tmp_path)
+
+def test_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
+    "The limit on a file's size stands for the full disk: the system refuses to write on, in the middle of the file"
+    path = tmp_path/'a.safetensors'
+    write_tensors(path, dict(w=torch.ones(1000)), dict(epoch=1))
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old[1]))
+        with pytest.raises(OSError, match=f'Could not write {path}'): write_tensors(path, dict(w=torch.ones(1_000_000)), dict(epoch=2))
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert [o.name for o in tmp_path.iterdir()]==[path.name]
+    t,meta = read_tensors(path)
+    assert meta['epoch']==1 and t['w'].equal(torch.ones(1000))
+
+def test_read_only_folder_is_named(tmp_path):
+    folder = tmp_path/'taken'; folder.write_text('a file where the folder should be')
+    set_seed(0)
+    with pytest.raises(OSError, match=f'Could not write {folder}'): fit(model(), data(), epochs=1, out=folder/'run', quiet=True)
+
+def trained(seed, kind=lambda m: m, **kw):
+    set_seed(seed); net = kind(model())
+    run = fit(net, data(), epochs=2, seed=seed, quiet=True, **kw)
+    return net.state_dict(), run, evaluate(net, data().test)
+
+@pytest.mark.parametrize('kind', [lambda m: m, twin], ids=['snn', 'ann'])
+def test_a_seed_decides_everything(kind):
+    (a,ra,ea),(b,rb,eb),(c,rc,ec) = trained(1, kind),trained(1, kind),trained(2, kind)
+    assert all(a[k].equal(b[k]) for k in a) and ra.history==rb.history and ea.accuracy==eb.accuracy and ea.loss==eb.loss
+    assert not any(a[k].equal(c[k]) for k in a) and ra.history!=rc.history
+    assert ea.accuracy>.8                                 # and it learned
+
+def test_other_random_draws_do_not_change_training():
+    "What the user draws between steps, or an evaluation within a training, leaves no trace"
+    a = trained(1)[0]
+    class Noisy(torch.optim.Adam):
+        def step(self, *args, **kw): torch.rand(5); return super().step(*args, **kw)
+    b = trained(1, opt=Noisy)[0]
+    assert all(a[k].equal(b[k]) for k in a)
+
+def test_the_best_epoch_is_chosen_on_the_validation_part():
+    set_seed(3); net = model()
+    class Ruined(torch.optim.SGD):
+        "Learns for one epoch of 15 steps, then destroys the weights"
+        def step(self, *args, **kw):
+            self.n = getattr(self, 'n', 0)+1
+            if self.n<=15: return super().step(*args, **kw)
+            for p in self.param_groups[0]['params']: p.data.mul_(-.5)
+    d = data()
+    run = fit(net, d, epochs=3, opt=lambda p, lr: Ruined(p, lr=lr), lr=.3, quiet=True)
+    v = [o['valid_accuracy'] for o in run.history]
+    assert run.best_epoch==1 and v[0]>max(v[1:])
+    assert evaluate(net, d.valid).accuracy==v[0]          # the model holds that epoch's weights
+
+def test_test_images_are_not_looked_at_by_training():
+    d = data()
+    class Forbidden:
+        def __getattr__(self, o): raise AssertionError('training looked at the test part')
+        def __len__(self): raise AssertionError('training looked at the test part')
+    d.test = Forbidden()
+    set_seed(0); fit(model(), d, epochs=1, quiet=True)
+
+def test_a_stranger_s_pickle_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self): return os.system, (f'touch {tmp_path/"owned"}',)
+    (tmp_path/'run').mkdir(); torch.save(Evil(), tmp_path/'run'/'checkpoint.safetensors')
+    set_seed(0); net = model(); before = {k: v.clone() for k,v in net.state_dict().items()}
+    with pytest.raises(ValueError, match='never opened'): load_weights(net, tmp_path/'run'/'checkpoint.safetensors')
+    with pytest.raises(ValueError, match='never opened'): fit(net, data(), out=tmp_path/'run', resume=True, quiet=True)
+    assert not (tmp_path/'owned').exists() and all(v.equal(before[k]) for k,v in net.state_dict().items())
+
+def test_a_refused_checkpoint_leaves_the_model_untouched(tmp_path):
+    trained(1, out=tmp_path)
+    set_seed(5); net = lenet(num_classes=3, image_size=12, num_steps=10, leak=.9); before = {k: v.clone() for k,v in net.state_dict().items()}
+    with pytest.raises(ValueError, match='another training'): fit(net, data(), epochs=2, seed=1, out=tmp_path, resume=True, quiet=True)
+    whole = (tmp_path/'checkpoint.safetensors').read_bytes(); (tmp_path/'checkpoint.safetensors').write_bytes(whole[:len(whole)//2])
+    with pytest.raises(ValueError, match='not a whole safetensors file'): fit(net, data(), epochs=2, seed=1, out=tmp_path, resume=True, quiet=True)
+    assert all(v.equal(before[k]) for k,v in net.state_dict().items())
+
+def test_weights_are_plain_safetensors_for_anyone(tmp_path):
+    set_seed(0); net = model()
+    save_weights(net, tmp_path/'w.safetensors')
+    theirs = load_file(tmp_path/'w.safetensors')
+    assert all(v.equal(theirs[k]) for k,v in net.state_dict().items())
+
+def test_a_model_answers_for_a_batch_as_for_each_image_alone():
+    "Given the same spikes: the encoder is taken off and its spike train put in"
+    set_seed(0); net = lenet(num_steps=12).eval()
+    x = torch.stack([load('digits').test[i][0] for i in range(0, 1000, 200)])
+    with own_stream(1), torch.no_grad():
+        spikes = net.encoder(x)
+        whole = net[1:](spikes)
+        assert spike_trains(net[1:], spikes)['lif3'].any()
+        for i in range(5): assert torch.allclose(net[1:](spikes[:, i:i+1])[0], whole[i], atol=1e-5)
+
+def test_two_processes_train_the_same_network(tmp_path):
+    "torchrun with two CPU processes: both halves of every batch count, and the first process writes the files"
+    env = os.environ | dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', ACCELERATE_USE_CPU='true')
+    cmd = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', script, tmp_path, '2']
+    p = subprocess.run(cmd, env=env, capture_output=True, text=True, timeout=180)
+    assert p.returncode==0, p.stdout+p.stderr
+    assert p.stdout.count('epoch 2/2')==1 and p.stdout.count('done')==2
+    net = model(); meta = load_weights(net, tmp_path/'model.safetensors')
+    assert len(meta['history'])==2 and evaluate(net, data().test).accuracy>.6
+    assert .2 < meta['history'][0]['train_accuracy'] <= 1  # counted over both processes
