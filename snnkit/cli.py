@@ -8,10 +8,10 @@ __all__ = ['cpu_name', 'provenance', 'friendly', 'model_for', 'write_json', 'acc
 # %% ../nbs/12_cli.ipynb #292ef69c
 import os
 
-# %% ../nbs/12_cli.ipynb #58a4ac55
-os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
+# %% ../nbs/12_cli.ipynb #69aa8533
+if 'THP_MEM_ALLOC_ENABLE' not in os.environ: os.environ['THP_MEM_ALLOC_ENABLE'] = '1'
 
-# %% ../nbs/12_cli.ipynb #f7434cb5
+# %% ../nbs/12_cli.ipynb #c962b36f
 import json, platform, time
 from contextlib import contextmanager
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from .encoding import check_choice, need, plot_encoding
 from .measures import accuracy_interval, confusion, firing_rates
 from .models import build, models, twin
 from .plots import plot_confusion, plot_membranes, plot_mistakes, plot_rasters, result_table
-from .training import check_settings, evaluate, fit, new_accelerator, own_stream, plot_history, set_seed
+from .training import evaluate, fit, new_accelerator, plot_history, set_seed, undisturbed
 
 # %% ../nbs/12_cli.ipynb #d46bca4c
 def cpu_name()->str: # such as 'AMD EPYC 7763'
@@ -42,7 +42,7 @@ def provenance()->dict: # as JSON allows it
     return dict(date=str(date.today()), python=platform.python_version(), cpu=cpu_name(), threads=torch.get_num_threads(), gpu=gpu,
                 **{o: version(o) for o in ('snnkit', 'torch', 'torchvision', 'numpy', 'accelerate')})
 
-# %% ../nbs/12_cli.ipynb #c3fb12a1
+# %% ../nbs/12_cli.ipynb #eafb8755
 @contextmanager
 def friendly()->Iterator: # for a `with` statement
     "Turn the kit's own errors into a message and exit status 1."
@@ -54,7 +54,7 @@ def model_for(
     data,          # it has to fit
     num_steps:int, # time steps T
     seed:int       # of the weights
-):                 # the model
+)->torch.nn.Module:  # the model
     "The spiking network `name` for images and classes of `data`, its weights drawn from `seed`."
     h,w = data.image_size
     need(h==w, f'{data.name} has images of {h} x {w}', 'the models take squares', 'Load them with `size=`.')
@@ -79,7 +79,7 @@ def accuracy_text(
     lo,hi = accuracy_interval(k, n)
     return f'{k/n:.2%} of {n:,} test images (95 % interval {lo:.2%} to {hi:.2%})'
 
-# %% ../nbs/12_cli.ipynb #c9abcc00
+# %% ../nbs/12_cli.ipynb #19b3d3d2
 @call_parse
 def train(
     data:str='digits',    # digits, MNIST, FashionMNIST, CIFAR10, CIFAR10-JPEG, or a folder or archive of class folders
@@ -102,13 +102,13 @@ def train(
         net = model_for(model, d, num_steps, seed)
         if ann: net = twin(net)
         run = fit(net, d, epochs, batch_size, lr, seed, out, resume, accelerator=acc)
-        if run.stopped: return acc.print(f'Stopped. Go on with the same command and --resume.')
+        if run.stopped: raise SystemExit('Stopped. Go on with the same command and --resume.')
         e = evaluate(net, d.test, accelerator=acc)
         acc.print(f"epoch {run.best_epoch} was best on the validation images; {accuracy_text(e)}")
         if acc.is_main_process: write_json(Path(out)/'result.json', config=run.config, best_epoch=run.best_epoch, history=run.history,
             test_accuracy=e.accuracy, test_images=len(d.test), train_images=len(d.train), seconds=round(time.time()-start), **provenance())
 
-# %% ../nbs/12_cli.ipynb #b7533be2
+# %% ../nbs/12_cli.ipynb #e832f401
 def draw(
     snn,          # the spiking network
     data,         # what it was trained on
@@ -118,14 +118,14 @@ def draw(
 )->list:          # their paths
     "Draw an image and its spikes, rasters, membranes, training curves, mistakes and confusion."
     image = data.test[len(data.test)//3][0]
-    with own_stream('picture'): spikes = snn[0](image[None].to(next(snn.parameters()).device))[:, 0].cpu()
+    with undisturbed(snn, 'picture'): spikes = snn[0](image[None].to(next(snn.parameters()).device))[:, 0].cpu()
     figs = dict(spike_train=plot_encoding(image, spikes), rasters=plot_rasters(snn, image), membranes=plot_membranes(snn, image),
                 curves=plot_history(histories), mistakes=plot_mistakes(evaluation, data.test, data.classes),
                 confusion=plot_confusion(confusion(evaluation, data.classes)))
     for n,f in figs.items(): f.savefig(out/f'{n}.png', dpi=150)
     return [out/f'{n}.png' for n in figs]
 
-# %% ../nbs/12_cli.ipynb #fe2e372c
+# %% ../nbs/12_cli.ipynb #27d31d28
 @call_parse
 def compare(
     data:str='digits',    # digits, MNIST, FashionMNIST, CIFAR10, CIFAR10-JPEG, or a folder or archive of class folders
@@ -147,10 +147,9 @@ def compare(
         for n,net in nets.items():
             acc.print(f'\n{n}')
             runs[n] = fit(net, d, epochs, batch_size, lr, seed, out/n.lower(), resume, accelerator=acc)
-            if runs[n].stopped: return acc.print('Stopped. Go on with the same command and --resume.')
+            if runs[n].stopped: raise SystemExit('Stopped. Go on with the same command and --resume.')
             answers[n] = evaluate(net, d.test, accelerator=acc)
-        if not acc.is_main_process: return
-        report(d, nets, runs, answers, out, num_steps=num_steps, seconds=round(time.time()-start))
+        if acc.is_main_process: report(d, nets, runs, answers, out, num_steps=num_steps, seconds=round(time.time()-start))
 
 # %% ../nbs/12_cli.ipynb #a572790b
 def report(

@@ -4,13 +4,11 @@
 
 # %% auto #0
 __all__ = ['picojoules', 'check_confidence', 'check_count', 'accuracy_interval', 'paired_interval', 'Increment', 'hits',
-           'error_increment', 'confusion', 'undisturbed', 'batches', 'is_spikes', 'firing_rates', 'fan_out',
-           'synaptic_ops', 'energy']
+           'error_increment', 'confusion', 'batches', 'is_spikes', 'firing_rates', 'fan_out', 'synaptic_ops', 'energy']
 
-# %% ../nbs/08_measures.ipynb #65718ac4
+# %% ../nbs/08_measures.ipynb #6e55c14a
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import pandas as pd
@@ -23,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from .encoding import Encoder, check_choice, need
 from .layers import LIF, OverTime, watch
-from .training import own_stream
+from .training import undisturbed
 
 # %% ../nbs/08_measures.ipynb #929934ff
 def check_confidence(
@@ -110,20 +108,7 @@ def confusion(
     table = confusion_matrix(y, evaluation.predictions.cpu(), labels=range(k))
     return pd.DataFrame(table, pd.Index(classes, name='true'), pd.Index(classes, name='predicted'))
 
-# %% ../nbs/08_measures.ipynb #d1c99328
-@contextmanager
-def undisturbed(
-    model:nn.Module, # put in evaluation mode within
-    seed:int=0       # of torch's generators within
-)->Iterator:         # for a `with` statement
-    "Within: evaluation mode, no gradients, draws by `seed`; afterwards `model` and torch's generators are as before."
-    modes = [(m, m.training) for m in model.modules()]
-    with own_stream('look', seed), torch.no_grad():
-        model.eval()
-        try: yield
-        finally:
-            for m,mode in modes: m.training = mode
-
+# %% ../nbs/08_measures.ipynb #049f0ac4
 def batches(
     model:nn.Module,   # gets the images on the device of its weights
     images,            # tensor [N, C, H, W], or a data set of (image, label)

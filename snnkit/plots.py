@@ -6,7 +6,7 @@
 __all__ = ['one_image', 'sample_rows', 'plot_rasters', 'telling_neurons', 'layer_current', 'draw_membrane', 'plot_membranes',
            'draw_mistake', 'plot_mistakes', 'plot_confusion', 'ResultTable', 'result_table']
 
-# %% ../nbs/10_plots.ipynb #7d7bfafd
+# %% ../nbs/10_plots.ipynb #b8aa18d8
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -17,8 +17,9 @@ from torch import nn
 
 from .encoding import check_choice, need, raster, seeded
 from .layers import IF, LIF, spike_trains, watch
-from .measures import accuracy_interval, check_count, error_increment, hits, is_spikes, undisturbed
+from .measures import accuracy_interval, check_count, error_increment, hits, is_spikes
 from .spikebp import membrane
+from .training import undisturbed
 
 # %% ../nbs/10_plots.ipynb #fcee263f
 def one_image(
@@ -140,7 +141,7 @@ def draw_mistake(
     ax.imshow((x+1)/2 if x.min()<0 else x, cmap='gray', vmin=0, vmax=1)
     ax.set_title(f'{true} → {predicted}', fontsize=9, pad=3)
 
-# %% ../nbs/10_plots.ipynb #857d1b22
+# %% ../nbs/10_plots.ipynb #598558d3
 def plot_mistakes(
     evaluation,   # an `Evaluation` of `dataset`
     dataset,      # data set of (image, label), in the order of the evaluation
@@ -148,17 +149,17 @@ def plot_mistakes(
     n:int=20,     # images shown, at most
     fig=None      # matplotlib figure; a new one if None
 )->plt.Figure:    # the figure drawn on
-    "The first `n` images that were classified wrong; raises ValueError if `evaluation` is not one of `dataset`."
+    "`n` of the images that were classified wrong, evenly from all of them; raises ValueError if `evaluation` is not one of `dataset`."
     check_count('n', n, 1)
     right = hits(evaluation); N = len(right)
     need(len(dataset)==N, f'`dataset` has {len(dataset)} images', f'`evaluation` has {N}', 'Give the data set that was evaluated.')
     wrong = (~right).nonzero()[:,0].tolist()
-    shown = {i: dataset[i] for i in wrong[:n]}
+    shown = {wrong[i]: dataset[wrong[i]] for i in torch.linspace(0, len(wrong)-1, min(n, len(wrong))).long().tolist()}
     for i,(_,y) in shown.items(): need(y==evaluation.labels[i], f'image {i} of `dataset` has label {y}', f'`evaluation` has {evaluation.labels[i]}', 'Give the data set that was evaluated.')
     ncol = min(10, max(5, len(shown))); nrow = max(1, -(-len(shown)//ncol))
     if fig is None: fig = plt.figure(figsize=(.95*ncol, .5+1.15*nrow), layout='constrained')
     told = f'{len(wrong):,} of {N:,} wrong ({len(wrong)/N:.1%})' if wrong else f'No mistakes: all {N:,} images right'
-    fig.suptitle(told + (f', the first {len(shown)}:' if len(shown)<len(wrong) else ''), fontsize=10)
+    fig.suptitle(told + (f', {len(shown)} of them:' if len(shown)<len(wrong) else ''), fontsize=10)
     axs = list(fig.subplots(nrow, ncol, squeeze=False).flat) if wrong else []
     for ax in axs: ax.axis('off')
     for ax,(i,(x,y)) in zip(axs, shown.items()): draw_mistake(ax, x, classes[y], classes[evaluation.predictions[i]])
