@@ -38,12 +38,12 @@ def sample_rows(
     "At most `rows` of `n` neurons, by lot, always the same."
     return torch.randperm(n, generator=seeded('rows', n))[:rows].sort().values
 
-# %% ../nbs/10_plots.ipynb #0f2e2595
+# %% ../nbs/10_plots.ipynb #6a1a8073
 def plot_rasters(
     model:nn.Module,    # a spiking network
     image:torch.Tensor, # one image, shape [C, H, W]
     seed:int=0,         # of the encoder's spikes
-    rows:int=50,        # neurons drawn of a layer, at most
+    rows:int=50,        # neurons drawn of a layer, at most, by lot from those that fire
     fig=None            # matplotlib figure; a new one if None
 )->plt.Figure:          # the figure drawn on
     "Rasters of the encoder and of every neuron layer of `model` for one `image`; raises ValueError if nothing fires."
@@ -53,11 +53,12 @@ def plot_rasters(
     if fig is None: fig = plt.figure(figsize=(7, .4+1.15*len(trains)), layout='constrained')
     axs = fig.subplots(len(trains), sharex=True, squeeze=False)[:,0]
     for ax,(name,s) in zip(axs, trains.items()):
-        s = s[:,0].flatten(1).cpu(); n = s.shape[1]
-        i,title = sample_rows(n, rows), f'{name}: {n:,} neurons'
+        s = s[:,0].flatten(1).cpu(); n,fire = s.shape[1],s.any(0).nonzero()[:,0]
+        i = fire[sample_rows(len(fire), rows)] if len(fire) else sample_rows(n, rows)
+        title = f'{name}: {n:,} neurons, {len(fire):,} fire' + (f' ({len(i)} drawn)' if len(i)<len(fire) else '')
         if is_spikes(s): raster(s[:,i], ax, size=max(1.5, 45/len(i))); title += f', {s.abs().mean():.3f} spikes per neuron and step'
-        else: ax.imshow(s[:,i].T, aspect='auto', cmap='gray_r'); title += ', a current (dark: strong)'
-        ax.set_title(title + (f'; {len(i)} drawn' if len(i)<n else ''), fontsize=9, loc='left')
+        else: ax.imshow(s[:,i].T, aspect='auto', cmap='gray_r'); title = f'{name}: {n:,} currents, {len(i)} drawn (dark: strong)'
+        ax.set_title(title, fontsize=9, loc='left')
         for o in ax.lines: o.set_markeredgewidth(max(1, 150/len(s)))   # a step of a short window is wide, so are its ticks
         ax.set(xlabel='', ylabel='', yticks=[])
     axs[-1].set_xlabel('time step'); fig.supylabel('neuron', fontsize=10)
