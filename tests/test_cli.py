@@ -42,8 +42,8 @@ def test_compare_prints_and_saves_table_and_pictures(folder, tmp_path):
     for o in ('SNN accuracy', 'ANN accuracy', 'error increment', '95 % interval', 'parameters', 'spikes per image', 'rate', 'lif3'): assert o in text
     assert (tmp_path/'table.txt').read_text().strip() in text
     for o in ('spike_train', 'rasters', 'membranes', 'curves', 'mistakes', 'confusion'):
-        w,h = Image.open(tmp_path/f'{o}.png').size
-        assert w>500 and h>300
+        pic = Image.open(tmp_path/f'{o}.png').convert('L')
+        assert min(pic.size)>200 and pic.getextrema()[0]<100   # something is drawn
     r = json.loads((tmp_path/'result.json').read_text())
     assert set(r['accuracy'])=={'SNN accuracy', 'ANN accuracy', 'error increment'} and r['layers']['lif1']['spikes']>0
     for n in ('snn', 'ann'): assert (tmp_path/n/'model.safetensors').exists()

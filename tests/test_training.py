@@ -11,8 +11,10 @@ from snnkit.models import lenet, twin
 from snnkit.training import evaluate, fit, load_weights, own_stream, read_tensors, save_weights, set_seed, write_tensors
 
 script = Path(__file__).with_name('small_training.py')
+kills = int(os.environ.get('SNNKIT_KILLS', 3))
+epochs = str(2*max(3, kills))                             # long enough to be killed that often
 
-def start(out, **kw): return subprocess.Popen([sys.executable, script, out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kw)
+def start(out, **kw): return subprocess.Popen([sys.executable, script, out, epochs], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kw)
 
 def finish(out):
     p = start(out); text = p.communicate(timeout=120)[0]
@@ -37,19 +39,18 @@ def assert_same_training(a, b):
 
 def test_killed_at_random_moments_it_ends_the_same(whole, tmp_path):
     "SIGKILL at random moments (3 by default, SNNKIT_KILLS for more), each followed by a resume"
-    out,took = whole; moments = random.Random(int(os.environ.get('SNNKIT_SEED', 0)))
-    kills = int(os.environ.get('SNNKIT_KILLS', 3)); hit = 0
+    out,took = whole; moments = random.Random(int(os.environ.get('SNNKIT_SEED', 0))); hit = 0
     for _ in range(kills):
         p = start(tmp_path)
         assert p.stdout.readline()=='ready\n'
-        time.sleep(moments.uniform(0, took/2))
+        time.sleep(moments.uniform(0, 1.5*took/kills))
         p.send_signal(signal.SIGKILL); text = p.communicate(timeout=60)[0]
         hit += p.returncode==-signal.SIGKILL
         if 'done' in text: break
-    assert hit>=min(2, kills)                             # it was really killed, not just run to the end
+    print(f'killed {hit} times'); assert hit>=kills-1     # it was really killed, not just run to the end
     assert 'done' in finish(tmp_path)
     assert not [o for o in tmp_path.iterdir() if o.suffix=='.safetensors' and o.name not in ('model.safetensors', 'checkpoint.safetensors')]
-    assert_same_training(whole[0], tmp_path)
+    assert_same_training(out, tmp_path)
 
 def test_ctrl_c_stops_in_good_order_and_resumes(whole, tmp_path):
     p = start(tmp_path)
