@@ -21,7 +21,7 @@ help: ## List these commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 run: .venv/run.stamp ## Train a spiking LeNet and its ANN twin on the embedded digits, compare them in a table and in pictures (out/)
-	$(bin)/snnkit-compare --data digits --out out $(ARGS)
+	$(bin)/snnkit-compare --data digits --out out --resume $(ARGS)
 
 test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks, README, docs, tests
 	$(py) tools/sync.py

@@ -11,7 +11,7 @@ import os
 # %% ../nbs/12_cli.ipynb #69aa8533
 if 'THP_MEM_ALLOC_ENABLE' not in os.environ: os.environ['THP_MEM_ALLOC_ENABLE'] = '1'
 
-# %% ../nbs/12_cli.ipynb #c962b36f
+# %% ../nbs/12_cli.ipynb #935c527d
 import json, platform, time
 from contextlib import contextmanager
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from fastcore.script import call_parse
 
-from .data import load
+from .data import atomic, load
 from .encoding import check_choice, need, plot_encoding
 from .measures import accuracy_interval, confusion, firing_rates
 from .models import build, models, twin
@@ -61,15 +61,13 @@ def model_for(
     set_seed(seed)
     return build(name, num_classes=data.num_classes, in_channels=data.in_channels, image_size=h, num_steps=num_steps)
 
-# %% ../nbs/12_cli.ipynb #edc40e7f
+# %% ../nbs/12_cli.ipynb #c05b5904
 def write_json(
     path:Path, # file to write
     **what     # as JSON allows it
 ):
     "Write `what` as readable JSON."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f'.{path.name}.{os.getpid()}')
-    tmp.write_text(json.dumps(what, indent=1)+'\n'); os.replace(tmp, path)
+    with atomic(path) as new: new.write_text(json.dumps(what, indent=1)+'\n')
 
 def accuracy_text(
     e # an `Evaluation`

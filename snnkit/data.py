@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['Images', 'show_images', 'Raw', 'Shuffle', 'Augmented', 'crop_flip', 'check_seed', 'stratified', 'fingerprints',
            'unseen', 'name_split', 'Data', 'split', 'check_fold', 'kfold', 'cache_home', 'data_root', 'read_idx',
-           'load']
+           'atomic', 'load']
 
-# %% ../nbs/06_data.ipynb #2fc81402
+# %% ../nbs/06_data.ipynb #39526b17
 import glob, hashlib, io, json, lzma, math, os, re, struct, tarfile, tempfile, zipfile, zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -407,16 +408,27 @@ def _read(path, size=None):
     test = torch.tensor([p=='test' for p,_ in pairs])
     return Raw(_title(path), classes, (x[~test],y[~test]), (x[test],y[test]) if test.any() else None)
 
-# %% ../nbs/06_data.ipynb #02d9d8a7
+# %% ../nbs/06_data.ipynb #dd0859f1
+@contextmanager
+def atomic(
+    path:Path # file to make or to replace
+)->Iterator:  # for a `with` statement; the path to write to
+    "Yield a path beside `path`; the file written there takes its place at the end, or vanishes if anything fails."
+    path = Path(path); new = path.with_name(f'.{path.name}.{os.getpid()}')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield new
+        with open(new, 'rb') as f: os.fsync(f.fileno())
+        os.replace(new, path)
+    finally: new.unlink(missing_ok=True)
+
+# %% ../nbs/06_data.ipynb #cc6a03ae
 def _save(raw, file):
     from safetensors import SafetensorError
     from safetensors.torch import save_file
     tensors = {p+k: t for p in ('rest', 'test') for k,t in zip('xy', getattr(raw, p) or ())}
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix='.new-') as tmp:
-            save_file(tensors, Path(tmp)/'new', {'classes': json.dumps(raw.classes)})
-            os.replace(Path(tmp)/'new', file)
+        with atomic(file) as new: save_file(tensors, new, {'classes': json.dumps(raw.classes)})
     except (OSError, SafetensorError): pass # full or read-only: decode again next time
 
 def _reload(file, name):

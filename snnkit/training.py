@@ -8,10 +8,10 @@ __all__ = ['squared_error', 'set_seed', 'own_stream', 'undisturbed', 'Evaluation
            'read_checkpoint', 'load_optimizer', 'interruptible', 'plot_history', 'show_where', 'epoch_line', 'Progress',
            'warn_of_rates', 'cosine', 'train_epoch', 'end_epoch', 'train', 'open_run', 'check_settings', 'fit']
 
-# %% ../nbs/07_training.ipynb #5245a4ab
+# %% ../nbs/07_training.ipynb #a017e11d
 import json, math, os, re, signal, sys, time, threading, warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .data import Shuffle
+from .data import Shuffle, atomic, check_seed
 from .encoding import mix_seed, need
 from .layers import LIF, spike_trains
 
@@ -42,12 +42,12 @@ def squared_error(
     "Half the squared distance to the one-hot labels, averaged over the batch (Lee et al. 2020)."
     return (scores - F.one_hot(y, scores.shape[1])).pow(2).sum(1).mean()/2
 
-# %% ../nbs/07_training.ipynb #799c89a0
+# %% ../nbs/07_training.ipynb #89ae68e6
 def set_seed(
     seed:int # of the run, at least 0
 ):
     "Seed Python, numpy and torch, and ask cuDNN for repeatable algorithms."
-    need(isinstance(seed, int) and 0<=seed<2**32, f'`seed` is {seed!r}', 'it must be an integer in [0, 2**32)', 'Take a small number, such as 42.')
+    check_seed(seed)
     seed_everything(seed)
     torch.backends.cudnn.deterministic,torch.backends.cudnn.benchmark = True,False
 
@@ -106,23 +106,17 @@ def evaluate(
     pred = scores.argmax(1)
     return Evaluation((pred==y).float().mean().item(), squared_error(scores, y).item(), pred, y)
 
-# %% ../nbs/07_training.ipynb #6446a7d1
+# %% ../nbs/07_training.ipynb #6e75f145
 def write_tensors(
     path:Path,    # file to make or to replace
     tensors:dict, # name: tensor
     meta:dict     # whatever else, as JSON allows it
 ):
     "Write a safetensors file atomically; if that fails, an older file survives and OSError names the path."
-    path = Path(path); tmp = path.with_name(f'.{path.name}.{os.getpid()}')
+    tensors = {k: v.detach().cpu().contiguous() for k,v in tensors.items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous() for k,v in tensors.items()}, tmp, {'snnkit': json.dumps(meta)})
-        with open(tmp, 'rb') as f: os.fsync(f.fileno())
-        os.replace(tmp, path)
-    except (OSError, SafetensorError) as e:
-        try: tmp.unlink(missing_ok=True)
-        except OSError: pass
-        raise OSError(f'Could not write {path}: {e}. A file that was there before is still whole; free space or choose another folder.') from e
+        with atomic(path) as new: save_file(tensors, new, {'snnkit': json.dumps(meta)})
+    except (OSError, SafetensorError) as e: raise OSError(f'Could not write {path}: {e}. A file that was there before is still whole; free space or choose another folder.') from e
 
 # %% ../nbs/07_training.ipynb #0b68070c
 def read_tensors(
@@ -395,7 +389,7 @@ def end_epoch(
     run.epoch,run.seen,run.totals = run.epoch+1,0,[0., 0.]
     return best
 
-# %% ../nbs/07_training.ipynb #ab2f5e8e
+# %% ../nbs/07_training.ipynb #3d639189
 def train(
     loop,       # called with `after_step`: trains to the end of the epoch, True if it got there
     finish,     # called at the end of an epoch
@@ -406,7 +400,7 @@ def train(
 ):
     "Epoch after epoch, until the last one or Ctrl-C."
     steps,last = 0,run.config['epochs']
-    with interruptible() as stop:
+    with interruptible() as stop, closing(show):
         def after_step():
             nonlocal steps
             steps += 1; show.step()
@@ -417,9 +411,8 @@ def train(
             if loop(after_step): finish(); show.epoch()
             run.stopped = stop() and run.epoch<last
             save()
-    show.close()
 
-# %% ../nbs/07_training.ipynb #9de6eddb
+# %% ../nbs/07_training.ipynb #447d1ed5
 def open_run(
     run:Run,     # the new run
     path:Path,   # of the checkpoint; None if none is wanted
@@ -428,6 +421,7 @@ def open_run(
     opt          # and the optimizer its state
 )->tuple:        # the run to go on with, and its best weights
     "The new `run`, or the one in the checkpoint at `path` with its best weights; nothing is changed unless all of it fits."
+    for o in path.parent.glob('.*.safetensors.*') if path else (): o.unlink()     # what a kill left half written
     if not path or not path.exists(): return run,{}
     need(resume, f'`out` already holds a training ({path})', 'that is not overwritten', 'Go on with it by `resume=True` (`--resume`), or choose another folder.')
     run,now,best,states = read_checkpoint(path, run.config)
@@ -435,7 +429,7 @@ def open_run(
     run.stopped = False
     return run,best
 
-# %% ../nbs/07_training.ipynb #116292ab
+# %% ../nbs/07_training.ipynb #0f9b376e
 def check_settings(
     lr:float, # learning rate, > 0
     seed:int, # of the run
@@ -444,9 +438,9 @@ def check_settings(
     "Raise a ValueError unless the settings of a training make sense."
     for k,v in counts.items(): need(isinstance(v, int) and v>=1, f'`{k}` is {v!r}', 'it must be an integer of at least 1', 'Take a larger one.')
     need(0<lr<math.inf, f'`lr` is {lr}', 'it must be positive and finite', 'Usual for Adam is 1e-3.')
-    need(isinstance(seed, int) and 0<=seed<2**32, f'`seed` is {seed!r}', 'it must be an integer in [0, 2**32)', 'Take a small number, such as 42.')
+    check_seed(seed)
 
-# %% ../nbs/07_training.ipynb #8965242a
+# %% ../nbs/07_training.ipynb #9f8ab636
 def fit(
     model,               # images [B, C, H, W] -> scores [B, K]; trained in place
     data,                # with parts .train and .valid, see `load`
@@ -469,7 +463,8 @@ def fit(
     loader = DataLoader(data.train, batch_size, sampler=Shuffle(data.train, seed, run.epoch, run.seen))
     wrapped,optim,loader = acc.prepare(model, optim, loader)
     show = Progress(run, total, quiet or not acc.is_main_process)
-    def look(): warned.update(warn_of_rates(model, data.valid[:16][0].to(acc.device), known=warned))
+    x,_ = next(iter(DataLoader(data.valid, 16)))
+    def look(): warned.update(warn_of_rates(model, x.to(acc.device), known=warned))
     def loop(after_step): return train_epoch(wrapped, optim, loader, run, acc, total, after_step)
     def finish(): nonlocal best; best = end_epoch(model, run, best, data, acc); look()
     def save():
