@@ -8,8 +8,8 @@ __all__ = ['squared_error', 'set_seed', 'own_stream', 'undisturbed', 'Evaluation
            'read_checkpoint', 'load_optimizer', 'interruptible', 'plot_history', 'show_where', 'epoch_line', 'Progress',
            'warn_of_rates', 'cosine', 'train_epoch', 'end_epoch', 'train', 'open_run', 'check_settings', 'fit']
 
-# %% ../nbs/07_training.ipynb #a017e11d
-import json, math, os, re, signal, sys, time, threading, warnings
+# %% ../nbs/07_training.ipynb #a8f2630b
+import io, json, math, os, re, signal, sys, time, threading, warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -303,7 +303,7 @@ def step(self:Progress):
         self.last = time.monotonic()
         print(f'epoch {self.run.epoch+1}/{self.epochs}  {self.run.seen/self.total:4.0%}  train error {loss}', flush=True)
 
-# %% ../nbs/07_training.ipynb #85411ff5
+# %% ../nbs/07_training.ipynb #bc652b79
 @patch
 def epoch(self:Progress):
     "An epoch is over."
@@ -315,11 +315,13 @@ def epoch(self:Progress):
 @patch
 def draw(self:Progress):
     "Draw the curves so far, in the place of the older ones."
-    from IPython.display import display
+    from IPython.display import Image, display
     fig = Figure(figsize=(8, 3), layout='constrained')
     plot_history({'network': self.run.history}, fig.subplots(1, 2))
-    if self.screen is None: self.screen = display(fig, display_id=True)
-    else: self.screen.update(fig)
+    fig.savefig(png := io.BytesIO(), format='png', dpi=90)
+    now = Image(png.getvalue())
+    if self.screen is None: self.screen = display(now, display_id=True)
+    else: self.screen.update(now)
 
 # %% ../nbs/07_training.ipynb #8f0ba792
 def warn_of_rates(
