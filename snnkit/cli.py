@@ -11,7 +11,7 @@ import os
 # %% ../nbs/12_cli.ipynb #69aa8533
 if 'THP_MEM_ALLOC_ENABLE' not in os.environ: os.environ['THP_MEM_ALLOC_ENABLE'] = '1'
 
-# %% ../nbs/12_cli.ipynb #935c527d
+# %% ../nbs/12_cli.ipynb #399505e0
 import json, platform, time
 from contextlib import contextmanager
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from fastcore.script import call_parse
 
 from .data import atomic, load
 from .encoding import check_choice, need, plot_encoding
-from .measures import accuracy_interval, confusion, firing_rates
+from .measures import accuracy_interval, confusion, firing_rates, hits
 from .models import build, models, twin
 from .plots import plot_confusion, plot_membranes, plot_mistakes, plot_rasters, result_table
 from .training import evaluate, fit, new_accelerator, plot_history, set_seed, undisturbed
@@ -61,7 +61,7 @@ def model_for(
     set_seed(seed)
     return build(name, num_classes=data.num_classes, in_channels=data.in_channels, image_size=h, num_steps=num_steps)
 
-# %% ../nbs/12_cli.ipynb #c05b5904
+# %% ../nbs/12_cli.ipynb #9f275e9c
 def write_json(
     path:Path, # file to write
     **what     # as JSON allows it
@@ -73,7 +73,7 @@ def accuracy_text(
     e # an `Evaluation`
 )->str: # accuracy with its interval
     "Accuracy in percent, and the 95 % interval."
-    n,k = len(e.labels),(e.predictions==e.labels).sum().item()
+    right = hits(e); n,k = len(right),right.sum().item()
     lo,hi = accuracy_interval(k, n)
     return f'{k/n:.2%} of {n:,} test images (95 % interval {lo:.2%} to {hi:.2%})'
 

@@ -6,7 +6,7 @@
 __all__ = ['OverTime', 'Conv2d', 'Linear', 'AvgPool2d', 'Flatten', 'BatchNorm2d', 'Dropout', 'LIF', 'IF', 'Integrator', 'watch',
            'spike_trains']
 
-# %% ../nbs/04_layers.ipynb #ce1df8c6
+# %% ../nbs/04_layers.ipynb #9d0c759b
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .encoding import Encoder, need
-from .spikebp import check_neuron, integrate, lif
+from .spikebp import check_leak, check_neuron, integrate, lif
 
 # %% ../nbs/04_layers.ipynb #61d968b8
 class OverTime:
@@ -91,7 +91,7 @@ class LIF(nn.Module):
         return f'leak={self.leak}, threshold={self.threshold}, reset={self.reset!r}, refractory={self.refractory}, grad={self.grad!r}'
     def counterpart(self): return nn.ReLU()
 
-# %% ../nbs/04_layers.ipynb #f9f65842
+# %% ../nbs/04_layers.ipynb #9a23ed4a
 class IF(LIF):
     "The neuron behind a pool: no leak, and a gradient that passes unscaled (Lee et al. 2020)."
     def __init__(self,
@@ -107,7 +107,7 @@ class Integrator(nn.Module):
     def __init__(self,
         leak:float=.99 # membrane left after a step, in (0, 1]
     ):
-        super().__init__(); check_neuron(leak, 1., 'zero', 0, 'spike_bp')
+        super().__init__(); check_leak(leak)
         self.leak = leak
     def forward(self, x):
         need(x.ndim==3, f'`x` of Integrator has shape {tuple(x.shape)}', 'it must be [T, B, K], time first', 'Put a `Linear` before it.')
