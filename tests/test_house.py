@@ -10,9 +10,9 @@ from common import notebooks,root
 
 names = dict(
     encoding='poisson direct latency Poisson Direct Latency', neuron='simulate', spikebp='lif',
-    layers='Conv2d Linear AvgPool2d Flatten Dropout BatchNorm2d LIF IF Integrator', models='lenet twin',
+    layers='Conv2d Linear AvgPool2d Flatten Dropout BatchNorm2d LIF IF Integrator', models='lenet vgg9 twin',
     data='load', training='fit evaluate set_seed', measures='firing_rates error_increment accuracy_interval',
-    cli='train compare')
+    cli='train compare', bench='bench')
 
 def module(nb):
     "The module that notebook `nb` exports, or None"
