@@ -8,8 +8,9 @@ __all__ = ['cpu_name', 'provenance', 'friendly', 'model_for', 'write_json', 'acc
 # %% ../nbs/12_cli.ipynb #292ef69c
 import os
 
-# %% ../nbs/12_cli.ipynb #69aa8533
-if 'THP_MEM_ALLOC_ENABLE' not in os.environ: os.environ['THP_MEM_ALLOC_ENABLE'] = '1'
+# %% ../nbs/12_cli.ipynb #bba9fa17
+os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
+os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
 # %% ../nbs/12_cli.ipynb #399505e0
 import json, platform, time

@@ -65,7 +65,7 @@ def seeded(
     "A fresh generator whose draws depend on `parts` alone."
     return torch.Generator(device).manual_seed(mix_seed(*parts))
 
-# %% ../nbs/00_encoding.ipynb #c85d131e
+# %% ../nbs/00_encoding.ipynb #01f121ee
 def poisson(
     x:torch.Tensor,                # intensities in [-1, 1], shape [B, ...]
     num_steps:int,                 # time steps T
@@ -73,8 +73,10 @@ def poisson(
 )->torch.Tensor:                   # spike train in {-1, 0, 1}, shape [T, B, ...]
     "Spikes with probability `|x|` at each step, signed as `x`; raises ValueError for values that are no intensities."
     check_intensity(x); check_steps(num_steps)
-    coin = torch.rand(num_steps, *x.shape, generator=generator, device=x.device, dtype=x.dtype)
-    return (coin < x.abs()) * x.sign()
+    lit = x.flatten().nonzero()[:, 0]
+    p = x.flatten()[lit]
+    spikes = torch.rand(num_steps, len(lit), generator=generator, device=x.device, dtype=x.dtype).lt_(p.abs()).mul_(p.sign())
+    return x.new_zeros(num_steps, x.numel()).index_copy_(1, lit, spikes).view(num_steps, *x.shape)
 
 # %% ../nbs/00_encoding.ipynb #81bf0aaa
 def raster(

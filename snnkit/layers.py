@@ -6,7 +6,7 @@
 __all__ = ['OverTime', 'Conv2d', 'Linear', 'AvgPool2d', 'Flatten', 'BatchNorm2d', 'Dropout', 'LIF', 'IF', 'Integrator', 'watch',
            'spike_trains']
 
-# %% ../nbs/04_layers.ipynb #9d0c759b
+# %% ../nbs/04_layers.ipynb #66eccc9e
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from . import engine
 from .encoding import Encoder, need
-from .spikebp import check_leak, check_neuron, integrate, lif
+from .engine import dense
+from .spikebp import check_leak, check_neuron, integrate
 
-# %% ../nbs/04_layers.ipynb #61d968b8
+# %% ../nbs/04_layers.ipynb #98cae47b
 class OverTime:
     "Mixin for torch layers without memory: fold time into the batch, call the layer, unfold."
     shape,size = '[T, B, C, H, W]',None  # shape it takes; if its size is fixed: (the attribute that tells it, the dimension)
@@ -34,7 +36,8 @@ class OverTime:
 
     def forward(self, x):
         self.check(x)
-        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        y = engine.through(self, x)
+        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2]) if y is None else y
 
     def counterpart(self):
         "torch's layer without time, with the same options and the very same weights."
@@ -65,14 +68,14 @@ class BatchNorm2d(OverTime, nn.BatchNorm2d):
     "`torch.nn.BatchNorm2d` over time: one set of statistics for all steps and images."
     size = 'num_features',2
 
-# %% ../nbs/04_layers.ipynb #178034df
+# %% ../nbs/04_layers.ipynb #26e4da37
 class Dropout(OverTime, nn.Dropout):
     "`torch.nn.Dropout` with a mask that is held over time, one for every image (Lee et al. 2020)."
     def forward(self, x):
         if not self.training or self.p==0: return x
-        return x*F.dropout(torch.ones_like(x[0]), self.p)
+        return engine.scaled(x, F.dropout(torch.ones(x.shape[1:], dtype=x.dtype, device=x.device), self.p))
 
-# %% ../nbs/04_layers.ipynb #8caa5922
+# %% ../nbs/04_layers.ipynb #5ea10bdf
 class LIF(nn.Module):
     "A layer of leaky integrate-and-fire neurons: currents `[T, B, ...]` in, spikes `[T, B, ...]` out."
     def __init__(self,
@@ -86,12 +89,12 @@ class LIF(nn.Module):
         self.leak,self.threshold,self.reset,self.refractory,self.grad = leak,threshold,reset,refractory,grad
     def forward(self, x):
         need(x.ndim>1, f'`x` of {type(self).__name__} has shape {tuple(x.shape)}', 'it must be [T, B, ...], time first', 'Put an encoder first.')
-        return lif(x, self.leak, self.threshold, self.reset, self.refractory, self.grad)
+        return engine.neuron(x, self.leak, self.threshold, self.reset, self.refractory, self.grad)
     def extra_repr(self):
         return f'leak={self.leak}, threshold={self.threshold}, reset={self.reset!r}, refractory={self.refractory}, grad={self.grad!r}'
     def counterpart(self): return nn.ReLU()
 
-# %% ../nbs/04_layers.ipynb #9a23ed4a
+# %% ../nbs/04_layers.ipynb #4b1f971b
 class IF(LIF):
     "The neuron behind a pool: no leak, and a gradient that passes unscaled (Lee et al. 2020)."
     def __init__(self,
@@ -111,7 +114,7 @@ class Integrator(nn.Module):
         self.leak = leak
     def forward(self, x):
         need(x.ndim==3, f'`x` of Integrator has shape {tuple(x.shape)}', 'it must be [T, B, K], time first', 'Put a `Linear` before it.')
-        return integrate(x, self.leak)
+        return integrate(dense(x), self.leak)
     def extra_repr(self): return f'leak={self.leak}'
     def counterpart(self): return nn.Identity()
 
@@ -128,7 +131,7 @@ def watch(
     finally:
         for h in hooks: h.remove()
 
-# %% ../nbs/04_layers.ipynb #6a896b46
+# %% ../nbs/04_layers.ipynb #fc71247d
 @torch.no_grad()
 def spike_trains(
     model:nn.Module,       # any model
@@ -137,5 +140,5 @@ def spike_trains(
 )->dict:                   # name of a layer: its spike train, shape [T, B, ...], in the order of the forward pass
     "Spike trains of the encoder and of every neuron layer in `model` for input `x`."
     out = {}
-    with watch(model, lambda n,m,x,y: out.__setitem__(n, y), kinds): model(x)
+    with watch(model, lambda n,m,x,y: out.__setitem__(n, dense(y)), kinds): model(x)
     return out

@@ -1,0 +1,340 @@
+"""The engine equals its specification: spikes, gradients and trainings by events are those of the plain layers, for random
+networks over all options and for LeNet and VGG9 whole; and what torch does to modules works over the layers."""
+import copy,subprocess,sys
+import numpy as np
+import pytest, torch
+import torch.distributed as dist
+from fastcore.test import expect_fail
+from hypothesis import HealthCheck, given, settings, strategies as st
+from torch import nn
+from torch.autograd import Function
+from torch.nn.parallel import DistributedDataParallel
+from snnkit import engine
+from snnkit.encoding import Direct, Poisson, poisson, seeded
+from snnkit.engine import Current, Lazy, Train, dense, to_train, use
+from snnkit.layers import IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, spike_trains
+from snnkit.models import lee_init, lenet, vgg9
+
+few = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+def answer(net, x, mode, seed=1):
+    "Scores, and gradients of parameters, computed by `mode`"
+    torch.manual_seed(seed); net.zero_grad()
+    with use(mode):
+        y = net(x)
+        (y*torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
+    return dense(y).detach(), {n: p.grad.clone() for n,p in net.named_parameters() if p.grad is not None}
+
+def assert_close(a, b, tol=1e-5): assert (a-b).norm() <= tol*b.norm()+1e-7, f'{((a-b).norm()/b.norm()).item():.1e}'
+
+def assert_same(net, x, tol=1e-5):
+    (y,grads),(y2,grads2) = (answer(net, x, m) for m in ('numba', 'torch'))
+    assert_close(y, y2, tol)
+    assert grads.keys()==grads2.keys()
+    for n in grads: assert_close(grads[n], grads2[n], tol)
+    return y, grads
+
+@torch.no_grad()
+def exact(net):
+    "Weights on a coarse grid: sums are exact in every order, and no tie is broken by rounding"
+    for p in net.parameters(): p.copy_((p*64).round()/64)
+    return net
+
+options = st.fixed_dictionaries(dict(leak=st.sampled_from([1., .75, .5]), threshold=st.sampled_from([1., .5]), reset=st.sampled_from(['zero', 'subtract']),
+                                     refractory=st.sampled_from([0, 0, 1, 3])))
+
+@st.composite
+def nets(draw):
+    "A random net with every option that its layers have, and images for it"
+    pick,(C,h,w) = lambda *o: draw(st.sampled_from(o)),draw(st.tuples(st.sampled_from([1, 2, 5]), st.integers(5, 11), st.integers(5, 11)))
+    torch.manual_seed(draw(st.integers(0, 10**6)))
+    x,layers = torch.rand(draw(st.integers(1, 3)), C, h, w)*2-1,[Poisson(draw(st.integers(1, 7)))]
+    for _ in range(draw(st.integers(1, 2))):
+        k,s,p,O = (pick(1, 2, 3, 4, 5), pick(1, 2, 3, 5)),pick(1, 1, 2, 3),(pick(0, 1, 2), pick(0, 1, 4)),pick(3, 16, 17, 40, 70)
+        k = tuple(min(o) for o in zip(k, (h+2*p[0], w+2*p[1])))
+        layers.append(Conv2d(C, O, k, s, p, bias=pick(False, False, True), groups=pick(1, 1, 1, C) if O%C==0 else 1))
+        C,h,w = O,(h+2*p[0]-k[0])//s+1,(w+2*p[1]-k[1])//s+1
+        layers.append(LIF(**draw(options)))
+        if pick(False, False, True): layers.append(Dropout(.5))
+        if min(h, w)>2 and pick(True, False):
+            K,S = pick((2, 2), (3, 3), (2, 1), (3, 2))
+            layers += [AvgPool2d(K, S), pick(IF(), IF(.5, reset='subtract'), LIF(**draw(options)))]
+            h,w = (h-K)//S+1,(w-K)//S+1
+    layers += [Flatten(), Linear(C*h*w, pick(5, 66), bias=False), LIF(**draw(options))]
+    layers += [Linear(layers[-2].out_features, 3, bias=pick(False, True)), Integrator(.5)]
+    return exact(lee_init(nn.Sequential(*layers), 6.)), x
+
+@few
+@given(nets())
+def test_random_nets_equal_the_specification(made):
+    net,x = made
+    assert_same(net, x)
+
+@few
+@given(nets())
+def test_spikes_are_equal(made):
+    net,x = made
+    trains = []
+    for mode in ('numba', 'torch'):
+        torch.manual_seed(0)
+        with use(mode): trains.append(spike_trains(net, x))
+    for n in trains[0]: assert trains[0][n].equal(trains[1][n]), n
+
+def images(B, *shape, seed=0): return torch.rand(B, *shape, generator=seeded(seed))
+
+@pytest.mark.parametrize('kw', [dict(), dict(reset='subtract'), dict(leak=.9, refractory=2), dict(leak=.9, threshold=.7), dict(grad='atan'), dict(grad='triangle', leak=.95)], ids=str)
+def test_whole_lenet(kw):
+    torch.manual_seed(0)
+    y,grads = assert_same(lenet(num_steps=16, **kw), images(5, 1, 28, 28))
+    assert all(g.norm()>0 for g in grads.values())
+
+@pytest.mark.parametrize('kw', [dict(kappa=5.), dict(kappa=5., leak=.9, reset='subtract')], ids=str)
+def test_whole_vgg9(kw):
+    torch.manual_seed(0)
+    y,grads = assert_same(vgg9(num_steps=8, **kw), images(2, 3, 32, 32)*2-1)
+    assert all(g.norm()>0 for g in grads.values())
+
+def test_ties_are_rare():
+    "Real weights and leak: a sum in another order may round to the other side of the threshold; every layer is fed the same train"
+    torch.manual_seed(0)
+    net,x,spikes,differ = lenet(num_steps=50),images(32, 1, 28, 28)*.3,0,0
+    with torch.no_grad():
+        s = net.encoder(x)
+        for synapse,cell in ((net.conv1, net.lif1), (net.pool1, net.if1), (net.conv2, net.lif2), (net.pool2, net.if2), (nn.Sequential(net.flatten, net.fc1), net.lif3)):
+            with use('torch'): want = cell(synapse(s))
+            with use('numba'): got = cell(synapse(to_train(s))).dense()
+            spikes,differ,s = spikes+want.sum().item(),differ+(want!=got).sum().item(),want
+    print(f'{differ} of {spikes:.0f} spikes differ')
+    assert spikes>10**6 and differ < 1e-5*spikes
+
+def block():
+    class Residual(nn.Module):
+        def __init__(self, C):
+            super().__init__()
+            self.a,self.lif,self.b,self.short,self.out = Conv2d(C, C, 3, padding=1, bias=False),LIF(),Conv2d(C, C, 3, padding=1, bias=False),Conv2d(C, C, 1, bias=False),LIF()
+        def forward(self, x): return self.out(self.b(self.lif(self.a(x))) + self.short(x))
+    return lee_init(nn.Sequential(Poisson(8), Conv2d(2, 20, 3, padding=1, bias=False), LIF(), Residual(20), AvgPool2d(2), IF(), Residual(20), Flatten(), Linear(20*36, 5), Integrator()))
+
+def normed(): return lee_init(nn.Sequential(Poisson(8), Conv2d(2, 20, 3, padding=1, bias=False), BatchNorm2d(20), LIF(), Conv2d(20, 33, 3, 2, 1, bias=False), BatchNorm2d(33), LIF(.9), Dropout(.2),
+                                            Flatten(), Linear(33*36, 5), Integrator()))
+
+def dropped(): return lee_init(nn.Sequential(Poisson(8), Conv2d(2, 20, 3, padding=1, bias=False), LIF(), Dropout(.3), AvgPool2d(2), IF(), Dropout(.2), Conv2d(20, 20, 3, padding=1, bias=False), LIF(),
+                                             Dropout(.5), Flatten(), Linear(20*36, 5), Integrator()))
+
+def mixed(): return lee_init(nn.Sequential(Poisson(8), Conv2d(2, 20, 3, bias=False), LIF(grad='atan'), Conv2d(20, 16, 3, bias=False), LIF(), Flatten(), Linear(16*64, 30, bias=False), LIF(grad='sigmoid'),
+                                           Linear(30, 5, bias=False), Integrator()))
+
+@pytest.mark.parametrize('make', [block, normed, dropped, mixed])
+def test_what_stands_between(make):
+    "Sums of currents, norms, held masks, and surrogates beside spike-BP"
+    torch.manual_seed(0)
+    assert_same(make(), images(3, 2, 12, 12)*2-1, tol=2e-5)
+
+def test_direct_input_has_values():
+    torch.manual_seed(0)
+    assert_same(exact(lee_init(nn.Sequential(Direct(6), Conv2d(2, 20, 3, padding=1, bias=False), LIF(.5), Flatten(), Linear(20*144, 5, bias=False), Integrator(.5)))), (images(3, 2, 12, 12)*16).round()/16)
+
+def train(net, x, mode, steps, lr=.1):
+    opt,losses = torch.optim.SGD(net.parameters(), lr),[]
+    with use(mode):
+        for i in range(steps):
+            torch.manual_seed(i)
+            y = net(x)
+            loss = (y - torch.eye(y.shape[1])[torch.arange(len(x))%y.shape[1]]).pow(2).sum()/2/len(x)
+            opt.zero_grad(); loss.backward(); opt.step()
+            losses.append(loss.item())
+    return torch.tensor(losses), [p.detach().clone() for p in net.parameters()]
+
+def small(): return lee_init(nn.Sequential(Poisson(12), Conv2d(1, 8, 3, padding=1, bias=False), LIF(), AvgPool2d(2), IF(), Flatten(), Linear(8*16, 20, bias=False), LIF(), Linear(20, 3, bias=False), Integrator()), 4.)
+
+def test_a_hundred_steps_end_where_the_specification_ends():
+    torch.manual_seed(0)
+    net,x = small(),images(6, 1, 8, 8)
+    (a,p),(b,q) = (train(copy.deepcopy(net), x, m, 100, .3) for m in ('numba', 'torch'))
+    assert b[-10:].mean() < .5*b[:10].mean()            # it learns
+    assert torch.allclose(a, b, rtol=1e-4)
+    for o,r in zip(p, q): assert_close(o, r, 1e-4)
+
+def test_lenet_follows_until_a_tie():
+    "In a net of millions of sums one of them is soon as close to a threshold as rounding; from there on two trainings are two trainings"
+    torch.manual_seed(0)
+    net,x = lenet(num_steps=10),images(8, 1, 28, 28)
+    a,b = (train(copy.deepcopy(net), x, m, 100)[0] for m in ('numba', 'torch'))
+    assert torch.allclose(a[:5], b[:5], rtol=1e-5)
+    assert abs(a[-30:].mean()/b[-30:].mean() - 1) < .1
+
+def test_repetition_is_identical():
+    torch.manual_seed(0)
+    net,x = lenet(num_steps=10),images(7, 1, 28, 28)
+    (a,p),(b,q) = (train(copy.deepcopy(net), x, 'numba', 8) for _ in range(2))
+    assert a.equal(b) and all(o.equal(r) for o,r in zip(p, q))
+
+@pytest.mark.parametrize('B', [1, 2, 3, 8])
+def test_any_number_of_images(B):
+    torch.manual_seed(0)
+    assert_same(lenet(num_steps=6), images(B, 1, 28, 28))
+
+# What a lazy tensor promises
+
+def lazies():
+    torch.manual_seed(0)
+    conv,x = Conv2d(2, 20, 3, padding=1, bias=False),poisson(images(3, 2, 8, 8), 6, seeded(1))
+    with use('numba'):
+        current = conv(x)
+        return conv,x,current,LIF()(current)
+
+def test_kinds():
+    conv,x,current,train = lazies()
+    assert isinstance(current, Current) and isinstance(train, Train) and isinstance(train, torch.Tensor)
+    assert train.pending and train.shape==(6, 3, 20, 8, 8) and train.requires_grad and train.dtype==torch.float32
+    assert len(train.values)==train.dense().sum() and not train.pending
+
+@pytest.mark.parametrize('look', [lambda s: s.mean(), lambda s: s[2], lambda s: torch.stack([s, s]), lambda s: s+1, lambda s: 2*s, lambda s: s.flatten(2)@torch.ones(1280, 3), lambda s: s.sum(0),
+                                  lambda s: torch.cat([s, s], 1), lambda s: s.transpose(0, 1), lambda s: nn.functional.max_pool2d(s.flatten(0, 1), 2), lambda s: torch.where(s>0, s, -1.), lambda s: s.clone()])
+def test_looks_like_a_tensor(look):
+    _,_,current,train = lazies()
+    for o in (current, train):
+        got = look(o)
+        assert type(got) is torch.Tensor and torch.equal(got, look(o.dense())) and got.requires_grad
+
+def test_as_numpy_and_text():
+    *_,train = lazies()
+    assert np.asarray(train.detach()).shape==train.shape and 'tensor' in repr(train) and train.tolist()==train.dense().tolist()
+
+class Tripled(Function):
+    "A user's own function, which autograd hands the lazy tensor itself"
+    @staticmethod
+    def forward(ctx, x): return x*3
+    @staticmethod
+    def backward(ctx, g): return g*3
+
+@pytest.mark.parametrize('which', [2, 3])
+def test_gradient_through_foreign_functions(which):
+    grads = []
+    for f in (Tripled.apply, lambda o: o.dense()*3):
+        o = lazies()
+        (f(o[which])*torch.arange(8.)).sum().backward()
+        grads.append(o[0].weight.grad)
+    assert grads[0].norm()>0; assert_close(*grads)
+
+def test_gradient_is_owed_at_spikes_only():
+    x = poisson(images(2, 3, 6, 6), 5, seeded(0)).requires_grad_()
+    (to_train(x).dense()*2).sum().backward()
+    assert x.grad.equal(2*(x.detach()!=0))
+
+def test_a_change_of_weights_is_noticed():
+    conv,_,current,train = lazies()
+    with torch.no_grad(): conv.weight.mul_(2)
+    for o in (current, train):
+        with expect_fail(ValueError, contains='dense(y)'): o.dense()
+
+def test_changed_data_is_seen():
+    conv,x,*_ = lazies()
+    with use('numba'), torch.no_grad():
+        a = conv(x).dense(); conv.weight.data.mul_(2)
+        assert torch.allclose(conv(x).dense(), 2*a, atol=1e-6)
+
+def test_no_grad_is_remembered():
+    conv,x,*_ = lazies()
+    with use('numba'):
+        with torch.no_grad(): s = LIF()(conv(x))
+        assert not s.dense().requires_grad and not s.requires_grad
+
+@pytest.mark.parametrize('x', [torch.zeros(3, 4), torch.zeros(2, 3, 4, dtype=torch.float64), torch.zeros(2, 3, 4, 5)])
+def test_other_shapes_and_types_are_refused(x):
+    with expect_fail(ValueError, contains='[T, B, C, H, W]'): to_train(x)
+
+def test_modes():
+    with expect_fail(ValueError, contains="'auto', 'numba', 'triton', 'torch'"):
+        with use('cuda'): pass
+    with expect_fail(RuntimeError), use('torch'): raise RuntimeError
+    assert engine._mode=='auto'
+
+def test_without_numba(monkeypatch):
+    "Plain torch where numba is missing, and a clear word where it is asked for"
+    monkeypatch.setattr(engine, 'find_spec', lambda name: None)
+    engine.has.cache_clear()
+    try:
+        torch.manual_seed(0)
+        net = lenet(num_steps=30)
+        x = poisson(images(8, 1, 28, 28), 30, seeded(0))
+        assert type(net.lif1(net.conv1(x))) is torch.Tensor
+        with expect_fail(ValueError, contains='pip install numba'):
+            with use('numba'): pass
+    finally: engine.has.cache_clear()
+
+# What torch does to modules
+
+def test_deepcopy_and_state_dict():
+    torch.manual_seed(0)
+    net,x = lenet(num_steps=6),images(3, 1, 28, 28)
+    y,_ = answer(net, x, 'numba')
+    other = copy.deepcopy(net)
+    assert answer(other, x, 'numba')[0].equal(y)
+    fresh = lenet(num_steps=6); fresh.load_state_dict(net.state_dict())
+    assert answer(fresh, x, 'numba')[0].equal(y)
+    assert all(type(v) is torch.Tensor for v in net.state_dict().values())
+
+def test_autocast():
+    "Half precision on the CPU: the spikes are exact, the membranes stay in single precision"
+    torch.manual_seed(0)
+    net,x = lenet(num_steps=6),images(3, 1, 28, 28)
+    y,_ = answer(net, x, 'torch')
+    for mode in ('auto', 'torch', 'numba'):
+        torch.manual_seed(1); net.zero_grad()
+        with use(mode), torch.autocast('cpu', torch.bfloat16): z = net(x)
+        z.float().sum().backward()
+        assert torch.corrcoef(torch.stack([z.float().flatten(), y.flatten()]))[0, 1]>.8 and all(p.grad.norm()>0 for p in net.parameters())
+
+@pytest.mark.slow
+def test_compile():
+    torch.manual_seed(0)
+    net,x = nn.Sequential(Conv2d(1, 20, 3, bias=False), LIF(), AvgPool2d(2), IF(), Flatten(), Linear(20*9, 4, bias=False), Integrator()),poisson(images(3, 1, 8, 8), 4, seeded(0))
+    for p in net.parameters(): nn.init.normal_(p, 0, .5)
+    fast = torch.compile(net, backend='aot_eager')
+    for mode in ('auto', 'numba'):
+        with use(mode):
+            y = fast(x); y.sum().backward(); grads = [p.grad.clone() for p in net.parameters()]; net.zero_grad()
+            y2 = net(x); y2.sum().backward()
+        assert_close(y.detach(), y2.detach())
+        for g,p in zip(grads, net.parameters()): assert_close(g, p.grad)
+        net.zero_grad()
+
+def test_data_parallel():
+    torch.manual_seed(0)
+    net,x = lenet(num_steps=6),images(4, 1, 28, 28)
+    a,b = answer(nn.DataParallel(net), x, 'numba'),answer(net, x, 'numba')
+    assert a[0].equal(b[0])
+    for n,g in b[1].items(): assert a[1][f'module.{n}'].equal(g)
+
+def test_distributed_data_parallel(tmp_path):
+    dist.init_process_group('gloo', init_method=f'file://{tmp_path}/meet', rank=0, world_size=1)
+    try:
+        torch.manual_seed(0)
+        net,x = lenet(num_steps=6),images(4, 1, 28, 28)
+        b = answer(net, x, 'numba')
+        a = answer(DistributedDataParallel(net), x, 'numba')
+        assert a[0].equal(b[0])
+        for n,g in b[1].items(): assert_close(a[1][f'module.{n}'], g)
+    finally: dist.destroy_process_group()
+
+def test_imports_nothing_before_it_is_needed():
+    code = 'import sys, snnkit.models; print([o for o in ("numba", "llvmlite", "triton") if o in sys.modules])'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip()=='[]'
+
+# The choice
+
+def test_choice_is_written_down_and_read_again(monkeypatch, tmp_path):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path)); engine._notes.cache_clear()
+    try:
+        x,conv = poisson(images(8, 2, 20, 20)*.2, 20, seeded(0)),Conv2d(2, 16, 3, bias=False)
+        conv(x); engine._notes.cache_clear()
+        known,file = engine._notes()
+        assert len(known)==1 and file.is_relative_to(tmp_path) and len(next(iter(known.values())))==5
+        key = next(iter(known))
+        for events,kind in (([0, 0, 0, 1, 1], Current), ([1, 1, 1, 0, 0], torch.Tensor)):   # as if one of them cost nothing
+            known[key] = events
+            assert type(conv(x)) is kind
+    finally: engine._notes.cache_clear()
+
+def test_small_work_stays_dense(): assert type(LIF()(Conv2d(1, 4, 3)(torch.ones(4, 2, 1, 8, 8)))) is torch.Tensor
