@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['peers', 'passes', 'grid_shapes', 'Peer', 'SpikingJelly', 'SnnTorch', 'Norse', 'chosen', 'translate', 'facts',
-           'check_same', 'rate_table', 'stepper', 'optional', 'memory', 'work', 'write_task', 'Worker', 'race',
-           'check_all', 'workload', 'bench_table', 'as_text', 'plot_bench', 'compare', 'bench', 'write_report',
+           'check_same', 'rate_table', 'stepper', 'memory', 'forget_peak', 'tiny_step', 'work', 'write_task', 'Worker',
+           'race', 'check_all', 'workload', 'bench_table', 'as_text', 'plot_bench', 'compare', 'bench', 'write_report',
            'report_bench', 'set_rates', 'lenet_at', 'medians', 'line', 'sweep_table', 'plot_sweep', 'report_sweep',
            'layer_step', 'grid_table', 'plot_grid', 'report_grid']
 
-# %% ../nbs/13_bench.ipynb #02200c76
+# %% ../nbs/13_bench.ipynb #c9bbae60
 import copy, json, math, os, statistics, sys, tempfile, time
 from collections.abc import Callable
-from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +27,7 @@ from torch import nn
 from .cli import friendly, provenance, write_json
 from .data import load
 from .encoding import Encoder, check_choice, need, poisson, seeded
+from .engine import has, peak_rate, to_train, use
 from .layers import IF, LIF, Conv2d, Flatten, Integrator, Linear, spike_trains
 from .measures import check_count, firing_rates, synaptic_ops
 from .models import build, lee_init, lenet, models
@@ -176,7 +176,7 @@ def rate_table(
     "Firing rates by library and layer."
     return pd.DataFrame({lib: {n: s/k for n,s,k in f['layers']} for lib,f in found.items()}).T
 
-# %% ../nbs/13_bench.ipynb #7eff8646
+# %% ../nbs/13_bench.ipynb #de46648d
 def stepper(
     model:nn.Module, # images -> scores
     x:torch.Tensor,  # images [B, C, H, W]
@@ -185,7 +185,7 @@ def stepper(
 )->Callable:         # called with the step's number, does it and gives its seconds
     "A clocked step of `model`."
     model.train(train)
-    opt = torch.optim.Adam(model.parameters(), 0.) if train else None
+    opt = torch.optim.Adam(model.parameters(), 0., fused=True) if train else None
     def step(i):
         torch.manual_seed(i); start = time.perf_counter()
         if train: squared_error(model(x), y).backward(); opt.step(); opt.zero_grad()
@@ -194,14 +194,7 @@ def stepper(
         return time.perf_counter()-start
     return step
 
-# %% ../nbs/13_bench.ipynb #4c14e684
-def optional(
-    name:str # of a module
-)->object:   # the module, or None
-    "Import `name` if it is there."
-    try: return import_module(name)
-    except ModuleNotFoundError: return None
-
+# %% ../nbs/13_bench.ipynb #f2729689
 def memory(
     field:str # 'VmRSS', the size now, or 'VmHWM', the largest so far
 )->float:     # MB
@@ -210,8 +203,25 @@ def memory(
     if status.exists(): return next(int(o.split()[1]) for o in status.read_text().splitlines() if o.startswith(field))/1024
     from resource import RUSAGE_SELF, getrusage
     return getrusage(RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform=='darwin' else 2**10)
+def forget_peak():
+    "Let the largest size so far be the size now, where the system can."
+    try: Path('/proc/self/clear_refs').write_text('5')
+    except OSError: pass
 
-# %% ../nbs/13_bench.ipynb #641b6634
+# %% ../nbs/13_bench.ipynb #7931f0c8
+def tiny_step(
+    meta:dict,   # arguments of `build`
+    library:str, # 'snnkit' or one of `peers`
+    what:str     # 'check', 'train' or 'inference'
+)->float:        # seconds
+    "One step of the network on a tiny image, in which everything is imported and compiled."
+    start = time.perf_counter()
+    with use('numba' if library=='snnkit' and has('numba') else 'torch'):
+        model = translate(build(**meta | dict(image_size=8, num_steps=1)), library)
+        stepper(model, torch.rand(1, meta['in_channels'], 8, 8), torch.zeros(1, dtype=torch.long), what=='train')(0)
+    return time.perf_counter()-start
+
+# %% ../nbs/13_bench.ipynb #193ee933
 def work(
     library:str, # 'snnkit' or one of `peers`
     file:str,    # the task, as `write_task` left it
@@ -222,16 +232,13 @@ def work(
     out,sys.stdout = sys.stdout,sys.stderr
     say = lambda **kw: print(json.dumps(kw), file=out, flush=True)
     torch.set_num_threads(int(threads))
-    tiny = (lambda m: stepper(m, torch.zeros(1, 1, 4, 4), torch.zeros(1, dtype=torch.long), what=='train')(0))
-    if library in peers: tiny(translate(lenet(image_size=4, num_steps=1), library))
-    else: tiny(nn.Sequential(nn.Flatten(), nn.Linear(16, 2))); optional('snnkit.events')
-    start = memory('VmRSS')
+    first,start = tiny_step(read_tensors(file)[1], library, what),memory('VmRSS')
     sys.stdin.readline()
     t,meta = read_tensors(file); x,y = t.pop('x'),t.pop('y')
     model = build(**meta); model.load_state_dict(t); model = translate(model, library)
     if what=='check': say(**facts(model, x)); return
     step = stepper(model, x, y, what=='train')
-    say(first=step(0)); step(1)
+    step(0); step(1); say(first=first); forget_peak()
     for line in sys.stdin:
         if line.strip()=='end': say(memory=memory('VmHWM')-start); return
         step(0); say(seconds=[step(i) for i in range(int(line))])
@@ -256,7 +263,7 @@ def write_task(
     write_tensors(file, dict(net.state_dict(), x=x, y=y), kw)
     return net,x,y
 
-# %% ../nbs/13_bench.ipynb #8f019637
+# %% ../nbs/13_bench.ipynb #d087f770
 class Worker:
     "A process that runs `work`."
     def __init__(self,
@@ -266,7 +273,7 @@ class Worker:
         threads:int  # how many
     ):
         n,self.library,self.log = str(threads),library,open(file.parent/f'{library}-{what}.log', 'w+')
-        env = os.environ | dict(THP_MEM_ALLOC_ENABLE='1', OMP_NUM_THREADS=n, MKL_NUM_THREADS=n, NUMBA_NUM_THREADS=n)
+        env = os.environ | dict(THP_MEM_ALLOC_ENABLE='1', GOMP_SPINCOUNT='1000', OMP_NUM_THREADS=n, MKL_NUM_THREADS=n, NUMBA_NUM_THREADS=n)
         code = 'import sys; from snnkit.bench import work; work(*sys.argv[1:])'
         self.process = Popen([sys.executable, '-c', code, library, str(file), what, n], stdin=PIPE, stdout=PIPE, stderr=self.log, text=True, env=env)
 
@@ -365,7 +372,7 @@ def plot_bench(
         top.set(title=w, ylabel='time of a step (ms)', xticks=[]); low.set_ylabel('peak memory (MB)'); low.tick_params('x', rotation=30)
     return fig
 
-# %% ../nbs/13_bench.ipynb #a1cfe040
+# %% ../nbs/13_bench.ipynb #525f1cfc
 def compare(
     net:nn.Sequential, # the kit's
     x:torch.Tensor,    # images [B, C, H, W]
@@ -378,8 +385,7 @@ def compare(
     "Check that all compute the same, print their rates, then let them race."
     rates = rate_table(check_all(file, libraries, threads))
     print(f'Spikes per neuron and step\n{rates.to_string(float_format="{:.5f}".format)}\n')
-    todo,fast = workload(net, x),optional('snnkit.engine')
-    peak = fast.peak_rate() if hasattr(fast, 'peak_rate') else None
+    todo,peak = workload(net, x),peak_rate() if has('numba') else None
     results = {o: race(file, libraries, o, threads, runs, steps) for o in passes}
     return rates,results,todo | dict(peak=peak),bench_table(results, todo, peak)
 
@@ -535,7 +541,7 @@ def report_sweep(
         *(f'ms = {f["intercept"]:.2f} + {f["slope"]:.4g} {k}, r^2 = {f["r2"]:.4f}' for k,f in fits.items())])
     write_report(out, 'sweep', table, text, plot_sweep(parts), fits=fits, options=kw)
 
-# %% ../nbs/13_bench.ipynb #e45dcf00
+# %% ../nbs/13_bench.ipynb #631c1e4b
 grid_shapes = {  # input channels, output channels, kernel and size of the image; or inputs and outputs
     'LeNet conv1': (1, 20, 5, 28), 'LeNet conv2': (20, 50, 5, 14), 'LeNet fc1': (2450, 200),
     'VGG9 conv1': (3, 64, 3, 32), 'VGG9 conv2': (64, 64, 3, 32), 'VGG9 conv3': (64, 128, 3, 16), 'VGG9 conv4': (128, 128, 3, 16),
@@ -551,19 +557,20 @@ def layer_step(
     "A clocked step of one synapse layer and its neurons, forward and backward, the input's gradient included unless it is an image."
     a,b,*conv = shape
     synapse = Conv2d(a, b, conv[0], padding=conv[0]//2, bias=False) if conv else Linear(a, b, bias=False)
-    net,fast = lee_init(nn.Sequential(synapse, LIF()), generator=seeded(0)),optional('snnkit.engine')
+    net = lee_init(nn.Sequential(synapse, LIF()), generator=seeded(0))
     image = torch.full((batch_size, a, conv[1], conv[1]) if conv else (batch_size, a), rate)
     x = poisson(image, num_steps, seeded(1)).requires_grad_(a>3)
     g = torch.randn(net(x).shape, generator=seeded(2))
     def step(i):
-        with fast.use(mode):
-            s,x.grad = x if mode=='torch' else fast.to_train(x),None
+        with use(mode):
+            s,x.grad = x if mode=='torch' else to_train(x),None
+            if mode!='torch': s.spikes
             net.zero_grad(); start = time.perf_counter()
             net(s).backward(g)
         return time.perf_counter()-start
     return step
 
-# %% ../nbs/13_bench.ipynb #71324221
+# %% ../nbs/13_bench.ipynb #6dd4a74e
 def grid_table(
     shapes:dict,         # as `grid_shapes`
     rates=(.01, .02, .05, .1, .2, .3, .4, .6), # of the input, spikes per neuron and step
@@ -571,8 +578,7 @@ def grid_table(
     batch_size:int=4,    # images
     rounds:int=7         # times that each has its turn
 )->pd.DataFrame:         # a row a layer and rate: ms event-driven, dense and chosen, and the last over the better of the others
-    "Clock each layer in the engine's three modes; raises ValueError without an engine."
-    need(optional('snnkit.engine'), 'there is no `snnkit.engine`', 'the grid compares its modes', 'Install a newer snnkit.')
+    "Clock each layer in the engine's three modes; raises ValueError without numba."
     rows = []
     for n,shape in shapes.items():
         for r in rates:

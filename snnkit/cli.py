@@ -12,7 +12,7 @@ import os
 os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
 os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
-# %% ../nbs/12_cli.ipynb #399505e0
+# %% ../nbs/12_cli.ipynb #7ef1a452
 import json, platform, time
 from contextlib import contextmanager
 from collections.abc import Iterator
@@ -23,8 +23,9 @@ from pathlib import Path
 import torch
 from fastcore.script import call_parse
 
-from .data import atomic, load
+from .data import load
 from .encoding import check_choice, need, plot_encoding
+from .engine import atomic
 from .measures import accuracy_interval, confusion, firing_rates, hits
 from .models import build, models, twin
 from .plots import plot_confusion, plot_membranes, plot_mistakes, plot_rasters, result_table

@@ -4,14 +4,12 @@
 
 # %% auto #0
 __all__ = ['Images', 'show_images', 'Raw', 'Shuffle', 'Augmented', 'crop_flip', 'check_seed', 'stratified', 'fingerprints',
-           'unseen', 'name_split', 'Data', 'split', 'check_fold', 'kfold', 'cache_home', 'data_root', 'read_idx',
-           'atomic', 'load']
+           'unseen', 'name_split', 'Data', 'split', 'check_fold', 'kfold', 'data_root', 'read_idx', 'load']
 
-# %% ../nbs/06_data.ipynb #39526b17
+# %% ../nbs/06_data.ipynb #f3c82192
 import glob, hashlib, io, json, lzma, math, os, re, struct, tarfile, tempfile, zipfile, zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -23,6 +21,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from .encoding import mix_seed, need, seeded
+from .engine import atomic, cache_home
 
 # %% ../nbs/06_data.ipynb #03416e18
 class Images(Dataset):
@@ -235,11 +234,7 @@ def kfold(
     cuts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y)
     return tuple(map(torch.from_numpy, list(cuts)[fold]))
 
-# %% ../nbs/06_data.ipynb #715046f9
-def cache_home()->Path: # usually ~/.cache/snnkit
-    "The user's cache folder for this kit; it obeys `XDG_CACHE_HOME`."
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'snnkit'
-
+# %% ../nbs/06_data.ipynb #e290ec62
 def data_root(
     root=None # a folder
 )->Path:      # where data sets are looked for
@@ -407,20 +402,6 @@ def _read(path, size=None):
     x,y = _stack([images[f] for f in files], path), torch.tensor([classes.index(c) for _,c in pairs])
     test = torch.tensor([p=='test' for p,_ in pairs])
     return Raw(_title(path), classes, (x[~test],y[~test]), (x[test],y[test]) if test.any() else None)
-
-# %% ../nbs/06_data.ipynb #dd0859f1
-@contextmanager
-def atomic(
-    path:Path # file to make or to replace
-)->Iterator:  # for a `with` statement; the path to write to
-    "Yield a path beside `path`; the file written there takes its place at the end, or vanishes if anything fails."
-    path = Path(path); new = path.with_name(f'.{path.name}.{os.getpid()}')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield new
-        with open(new, 'rb') as f: os.fsync(f.fileno())
-        os.replace(new, path)
-    finally: new.unlink(missing_ok=True)
 
 # %% ../nbs/06_data.ipynb #cc6a03ae
 def _save(raw, file):

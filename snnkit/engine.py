@@ -49,7 +49,7 @@ def use(
     try: yield
     finally: _mode = old
 
-# %% ../nbs/03_engine.ipynb #5b46c5d3
+# %% ../nbs/03_engine.ipynb #d49fb33e
 @lru_cache
 def _kernels(): # the chapter of events, which needs numba: only when it is needed
     from snnkit import events
@@ -61,7 +61,7 @@ def _threads(n): return ThreadPoolExecutor(n)
 def share(
     f,    # called as `f(begin, end, worker)`
     n:int # how many items there are
-):
+)->int:   # how many workers there were
     "Let torch's number of threads do items 0 to `n`, each a run of them."
     k = max(1, min(torch.get_num_threads(), n))
     cut = [i*n//k for i in range(k+1)]
@@ -92,7 +92,7 @@ def aligned(
     skip = -a.ctypes.data%64
     return a[skip:len(a)-64+skip].view(dtype)
 
-# %% ../nbs/03_engine.ipynb #b2316f1c
+# %% ../nbs/03_engine.ipynb #df592b79
 class Lazy(torch.Tensor):
     "A tensor that is not there until somebody looks: `dense()` makes it."
     @classmethod
@@ -117,7 +117,7 @@ _facts = _get('shape', 'ndim', 'dtype', 'device', 'requires_grad', 'grad_fn', 'i
 
 def dense(
     x # anything
-):    # `x`, or the tensor that it stands for
+)->torch.Tensor: # `x`, or the tensor that it stands for
     "An ordinary tensor in place of a lazy one."
     return x.dense() if isinstance(x, Lazy) else x
 
@@ -143,7 +143,7 @@ def _lazy(cls, shape, make, sources, **kw):
     for k,v in kw.items(): setattr(out, k, v)
     return out
 
-# %% ../nbs/03_engine.ipynb #3d7eba2a
+# %% ../nbs/03_engine.ipynb #86824be0
 class Train(Lazy):
     "A spike train in sparse form."
     def _settle(self):
@@ -166,6 +166,7 @@ class Train(Lazy):
 class Current(Lazy):
     "What a synapse or a pool makes of a train, not yet computed."
 
+# %% ../nbs/03_engine.ipynb #8847980f
 def _train(shape, sources, recipe, **kw): # `recipe` gives spikes and values
     learn = torch.is_grad_enabled()
     def settle():
@@ -249,9 +250,7 @@ def _plane(w): # weights as [O, F] without copying, and the order of F
     if w.ndim==4 and not w.is_contiguous() and w.is_contiguous(memory_format=torch.channels_last): return w.permute(0, 2, 3, 1).flatten(1),'yxc'
     return w.contiguous().flatten(1),'cyx'
 
-# %% ../nbs/03_engine.ipynb #07b540e7
-_spare = {}
-
+# %% ../nbs/03_engine.ipynb #c00a51a5
 class _Synapse:
     "A train, the weights it meets, and their shapes."
     def __init__(self, train, weight, stride=1, padding=(0, 0)):
@@ -266,79 +265,115 @@ class _Synapse:
         self.workers = torch.get_num_threads(); self.by_blocks = self.blocks>=self.workers>1 # who does what: blocks of outputs, whose weights nobody shares, or images
         self.items = self.blocks if self.by_blocks else B
 
-    def part(self, begin, end): # blocks and images of a worker
-        return (begin, end, 0, self.s.words.shape[0]) if self.by_blocks else (0, self.blocks, begin, end)
+    def portions(self, begin, end, i, pool): # blocks and images of worker `i`, and buffers in which its spikes are listed
+        (B,K,T,_),s = self.s.words.shape,self.s
+        k0,k1,b0,b1 = (begin, end, 0, B) if self.by_blocks else (0, self.blocks, begin, end)
+        runs,E = _portions(s, self.g, b0, b1)
+        for b0,b1 in runs:
+            u = _buffers(i, self.g, B, T, K, E, pool)
+            _kernels()._events(s, b0, b1, u)
+            yield k0,k1,b0,b1,u
 
-    def places(self, order): return _kernels().weight_map(self.g, order, self.P if self.weight.ndim==2 else 1)
-
-    def pack(self):
-        "The weights in the kernels' layout."
-        p,order = _plane(self.weight.detach())
-        places,size,self.kept = self.places(order),_kernels().block_size(self.g),_spare.setdefault((self.g, self.P), [])
-        self.w = self.kept.pop() if self.kept else aligned(self.blocks*size).reshape(self.blocks, size)
-        share(lambda k0, k1, _: _kernels()._to_rows(k0, k1, p.numpy(), *places, self.w), self.blocks)
-        return self.w
-
-    def __del__(self): # what packed weights lay in serves the next step
+    def __del__(self): # what the packed weights lay in serves the next step
         if hasattr(self, 'w'): self.kept.append(self.w)
 
-    def unpack(self, d):
-        "A gradient in the kernels' layout as that of the weights."
-        out = torch.empty_like(self.weight)
-        p,order = _plane(out)
-        places = self.places(order)
-        share(lambda k0, k1, _: _kernels()._from_rows(k0, k1, d, *places, p.numpy()), self.blocks)
-        return out
+# %% ../nbs/03_engine.ipynb #722f9a7d
+_spare = {}
 
-# %% ../nbs/03_engine.ipynb #0fa79a3f
-def _buffers(i, g, s=None, pool=None):
-    "Buffers of worker `i` for a synapse or scan of shapes `g` fed by `s`, with a `pool` behind it."
+def _moves(syn, w): # the weights as a plane, the order to move them in, and their places
+    p,order = _plane(w)
+    return p.numpy(),*_kernels().weight_map(syn.g, order, syn.P if w.ndim==2 else 1)
+
+def _pack(syn):
+    "The weights in the kernels' layout, in memory that may have served before."
+    move,size,syn.kept = _moves(syn, syn.weight.detach()),_kernels().block_size(syn.g),_spare.setdefault((syn.g, syn.P), [])
+    syn.w = syn.kept.pop() if syn.kept else aligned(syn.blocks*size).reshape(syn.blocks, size)
+    share(lambda k0, k1, _: _kernels()._to_rows(k0, k1, *move, syn.w), syn.blocks)
+    return syn.w
+
+def _unpack(syn, d):
+    "A gradient in the kernels' layout as that of the weights."
+    out = torch.empty_like(syn.weight)
+    p,*move = _moves(syn, out)
+    share(lambda k0, k1, _: _kernels()._from_rows(k0, k1, d, *move, p), syn.blocks)
+    return out
+
+# %% ../nbs/03_engine.ipynb #1a98e0c3
+def _portions(s, g, b0, b1):
+    "Images `b0` to `b1` in runs of some ten thousand spikes, and how many the largest has."
+    ends = s.offsets[::s.words.shape[1]*s.words.shape[2]]
+    cuts = [b0]
+    for b in range(b0+1, b1):
+        if not g.linear and ends[b+1]-ends[cuts[-1]] > _portion: cuts.append(b)
+    runs = list(zip(cuts, [*cuts[1:], b1]))
+    return runs, max((int(ends[e]-ends[b]) for b,e in runs), default=0)
+
+_portion = 2**15
+
+def _buffers(i, g, B=0, T=0, K=0, E=0, pool=None):
+    "Buffers of worker `i` for shapes `g` and `E` spikes of `B` images, T steps and K blocks, with a `pool` behind."
     floats,ints = (lambda name, n, t=t: scratch(i, name, n, t) for t in (np.float32, np.int32))
-    (B,K,T,_),pool,px,keys = s.words.shape if s else (0, 0, 0, 0),pool or g,g.H*g.W,g.C*g.s*g.s
-    if not g.linear: B = min(B, 1)                      # images and steps that are treated together: one image, or all
-    E = 0 if s is None else s.offsets[-1] if g.linear else int(np.diff(s.offsets[::K*T]).max(initial=0))
+    pool,px,keys = pool or g,g.H*g.W,g.C*g.s*g.s
     most,q,pq = B*T if g.linear else px,g.Ho*g.Wo*g.n,pool.Ho*pool.Wo*pool.n
     return _kernels().Buffers(
         floats('m', g.Hm*g.Wm*g.pitch+g.run), floats('Gp', pq), floats('all', B*T*g.run*g.linear), floats('f', max(q, pq)), floats('N', max(q, pq)), floats('scale', q), floats('pscale', pq),
         floats('acc', 16*most), ints('px', E), ints('ev', E), ints('at', E), ints('start', B*T+1), ints('run', K), ints('residue', px), ints('base', px),
         ints('count', keys), ints('group', keys), ints('lo', keys+1), ints('place', E), ints('spot', E), ints('plo', pool.H+pool.W), ints('phi', pool.H+pool.W))
 
-# %% ../nbs/03_engine.ipynb #5e801845
+# %% ../nbs/03_engine.ipynb #f6def14d
 _none = np.empty((0,)*4, np.float32)
 
+def _send(syn, cell, pool, pcell):
+    "Words and counts of the neurons, of the pool's neurons, and currents: those that are wanted."
+    k,s,g,w,(B,_,T,_) = _kernels(),syn.s,syn.g,_pack(syn),syn.s.words.shape
+    dt,out = k.word_type(g.O),_none if cell else np.empty((T, B, g.Ho*g.Wo, g.O), np.float32)
+    words,counts = _new_spikes(B if cell else 0, syn.blocks, T, g.Ho*g.Wo, dt)
+    pwords,pcounts = _new_spikes(B if pool else 0, syn.blocks, T, pool.Ho*pool.Wo if pool else 0, dt)
+    def work(begin, end, i):
+        for k0,k1,b0,b1,u in syn.portions(begin, end, i, pool):
+            k._forward(k0, k1, b0, b1, T, s.values, s.unit, g, w, syn.rows, cell or k.Neuron(), out, words, counts, u)
+            if pool: k._pool(k0, k1, b0, b1, k.Spikes(words, counts.ravel(), _none.ravel(), True, g.O, False), pool, pcell, pwords, pcounts, u)
+    share(work, syn.items)
+    return words,counts,pwords,pcounts,out
+
+# %% ../nbs/03_engine.ipynb #e1edc0ea
+def _return(syn, cell, pool, pcell, words, pwords, offsets, gout, gspikes, want):
+    "Gradients of the train's values, if wanted, and of the weights."
+    k,s,g,w,dws,(B,_,T,_) = _kernels(),syn.s,syn.g,syn.w,{},syn.s.words.shape
+    grads = np.zeros((syn.workers if syn.by_blocks else 1, s.offsets[-1] if want else 0), np.float32)
+    whole = scratch(0, 'dw', w.size).reshape(w.shape)
+    def work(begin, end, i):
+        dw = dws[i] = whole if syn.by_blocks or not i else scratch(i, 'dw', w.size).reshape(w.shape)
+        dw[slice(begin, end) if syn.by_blocks else slice(None)] = 0
+        for k0,k1,b0,b1,u in syn.portions(begin, end, i, pool):
+            k._backward(k0, k1, b0, b1, T, s.values, s.unit, g, w, dw, syn.chunk, cell or k.Neuron(), gout, gspikes, words, offsets,
+                        pool or g, pcell or k.Neuron(), pwords, want, grads[i if syn.by_blocks else 0], u)
+    share(work, syn.items)
+    for i in range(1, len(dws)): # in this order, always
+        if syn.by_blocks: grads[0] += grads[i]
+        else: whole += dws[i]
+    return grads[0],whole
+
+# %% ../nbs/03_engine.ipynb #9ca26198
 class _Through(Function):
     @staticmethod
     def forward(ctx, values, weight, syn, cell, pool, pcell, box):
-        k,s,g,w,(B,_,T,_) = _kernels(),syn.s,syn.g,syn.pack(),syn.s.words.shape
-        dt,out = k.word_type(g.O),_none if cell else np.empty((T, B, g.Ho*g.Wo, g.O), np.float32)
-        words,counts = _new_spikes(B if cell else 0, syn.blocks, T, g.Ho*g.Wo, dt)
-        pwords,pcounts = _new_spikes(B if pool else 0, syn.blocks, T, pool.Ho*pool.Wo if pool else 0, dt)
-        def work(begin, end, i):
-            part,u = syn.part(begin, end),_buffers(i, g, s, pool)
-            k._forward(*part, s, g, w, syn.rows, cell or k.Neuron(), out, words, counts, u)
-            if pool: k._pool(*part, k.Spikes(words, counts.ravel(), _none.ravel(), True, g.O, False), pool, pcell, pwords, pcounts, u)
-        share(work, syn.items)
-        if cell: box.append(_spikes(pwords, pcounts, g.O) if pool else _spikes(words, counts, g.O))
-        ctx.save_for_backward(weight); ctx.a = syn,w,cell,words,pool,pcell,pwords,box[0].offsets if cell else np.zeros(1, np.int64)
-        return _values(box[0]) if cell else _unplanes(out, syn.shape)
+        words,counts,pwords,pcounts,out = _send(syn, cell, pool, pcell)
+        ctx.save_for_backward(weight)
+        ctx.a = syn,cell,pool,pcell,words,pwords
+        if cell is None: return _unplanes(out, syn.shape)
+        box.append(_spikes(pwords, pcounts, syn.g.O) if pool else _spikes(words, counts, syn.g.O))
+        ctx.offsets = box[0].offsets
+        return _values(box[0])
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        (syn,w,cell,words,pool,pcell,pwords,offsets),_,(want,learn) = ctx.a,ctx.saved_tensors,ctx.needs_input_grad[:2]
-        k,s,g,dws = _kernels(),syn.s,syn.g,{}
-        gout,gspikes = (_none, grad.contiguous().numpy()) if cell else (np.ascontiguousarray(_planes(grad)), _none.ravel())
-        grads = np.zeros((syn.workers if syn.by_blocks else 1, s.offsets[-1] if want else 0), np.float32)
-        whole = scratch(0, 'dw', w.size).reshape(w.shape)
-        def work(begin, end, i):
-            k0,k1,b0,b1 = syn.part(begin, end)
-            dws[i] = whole if syn.by_blocks or not i else scratch(i, 'dw', w.size).reshape(w.shape); dws[i][k0:k1] = 0
-            k._backward(k0, k1, b0, b1, s, g, w, dws[i], syn.chunk, cell or k.Neuron(), gout, gspikes, words, offsets, pool or g, pcell or k.Neuron(), pwords, want, grads[i if syn.by_blocks else 0], _buffers(i, g, s, pool))
-        share(work, syn.items)
-        for i in range(1, len(dws)):
-            if syn.by_blocks: grads[0] += grads[i]
-            else: dws[0] += dws[i]
-        return torch.from_numpy(grads[0]) if want else None,syn.unpack(dws[0]) if learn else None,*[None]*5
+        (syn,cell,*_),_,(want,learn) = ctx.a,ctx.saved_tensors,ctx.needs_input_grad[:2]
+        if cell: given = ctx.offsets,_none,grad.contiguous().numpy()
+        else: given = np.zeros(1, np.int64),np.ascontiguousarray(_planes(grad)),_none.ravel()
+        grads,dw = _return(*ctx.a, *given, want)
+        return torch.from_numpy(grads) if want else None,_unpack(syn, dw) if learn else None,*[None]*5
 
 # %% ../nbs/03_engine.ipynb #6cc4fa84
 class _Pool(Function):
@@ -397,11 +432,11 @@ def _run_pool(train, pool, cell):
     y = _Pool.apply(train.values, train.spikes, pool, cell, box)
     return box[0],y
 
-# %% ../nbs/03_engine.ipynb #35b56f55
+# %% ../nbs/03_engine.ipynb #0f45281e
 def synapse(
     layer:nn.Module, # a `Conv2d` or `Linear`
     x:torch.Tensor   # spike train in either form, or anything dense
-):                   # the current, or None if dense torch is to compute it
+)->torch.Tensor:     # the current, or None if dense torch is to compute it
     "A synapse by events, if it can and pays."
     conv = isinstance(layer, nn.Conv2d)
     if not _eventful(x) or layer.weight.dtype!=torch.float32 or conv and not _plain(layer, x): return None
@@ -433,11 +468,11 @@ class _DenseGrad(Function): # a current whose train wants its gradient everywher
         dx = torch.nn.grad.conv2d_input((shape[0]*shape[1], *shape[2:]), weight, g.flatten(0, 1), stride, padding)
         return g,dx.unflatten(0, shape[:2]),None,None,None
 
-# %% ../nbs/03_engine.ipynb #a8ebdb73
+# %% ../nbs/03_engine.ipynb #bf525801
 def pooling(
     layer:nn.AvgPool2d, # the pool
     x:torch.Tensor      # spike train in either form
-):                      # the current, or None if dense torch is to compute it
+)->torch.Tensor:        # the current, or None if dense torch is to compute it
     "A pool by events: a sparse train of ordinary spikes, windows without padding."
     one = lambda o: o if isinstance(o, int) else o[0] if o[0]==o[1] else 0
     K,s,p = one(layer.kernel_size),one(layer.stride),layer.padding
@@ -447,11 +482,15 @@ def pooling(
     plain = lambda: nn.functional.avg_pool2d(x.dense().flatten(0, 1), K, s).unflatten(0, x.shape[:2])
     return _lazy(Current, (*x.shape[:3], pool.Ho, pool.Wo), plain, x.sources, pool=pool, train=x)
 
-# %% ../nbs/03_engine.ipynb #99eb7f6c
+# %% ../nbs/03_engine.ipynb #aedc92ac
 def neuron(
     x:torch.Tensor,  # currents in either form
-    leak:float, threshold:float, reset:str, refractory:int, grad # as of `lif`
-):                   # the spike train
+    leak:float,      # membrane left after a step, in (0, 1]
+    threshold:float, # spike when the membrane is above it
+    reset:str,       # 'zero' or 'subtract'
+    refractory:int,  # steps of rest after a spike
+    grad             # as of `lif`
+)->torch.Tensor:     # the spike train
     "`lif` by whatever is fastest here: fused on CUDA, by words of spikes on the CPU, or plain torch."
     if _mode=='triton' or _mode=='auto' and x.is_cuda and has('triton'):
         from snnkit.fused import fused_lif
@@ -474,11 +513,11 @@ def _pooled(train, pool, cell): # together with the synapse before it, if that i
     if _fusable(train): return _run(train.synapse, train.cell, pool, cell)
     return _run_pool(train, pool, cell)
 
-# %% ../nbs/03_engine.ipynb #49d240d3
+# %% ../nbs/03_engine.ipynb #3290d9b8
 def flatten(
     layer:nn.Flatten, # the layer
     x:torch.Tensor    # spike train in either form
-):                    # a sparse train of features, or None if dense torch is to do it
+)->torch.Tensor:      # a sparse train of features, or None if dense torch is to do it
     "Pixels and channels of a sparse train as features, without moving anything."
     if not (isinstance(x, Train) and x.ndim==5 and (layer.start_dim, layer.end_dim)==(1, -1)): return None
     return _train((*x.shape[:2], math.prod(x.shape[2:])), x.sources, lambda: (x.spikes._replace(flat=True), x.values))
@@ -502,16 +541,17 @@ _ways = {nn.Conv2d: synapse, nn.Linear: synapse, nn.AvgPool2d: pooling, nn.Flatt
 def through(
     layer:nn.Module, # a layer without memory
     x:torch.Tensor   # its input in either form
-):                   # its output by events, or None if dense torch is to compute it
+)->torch.Tensor:     # its output by events, or None if dense torch is to compute it
     "What the engine makes of a layer."
     way = next((f for c,f in _ways.items() if isinstance(layer, c)), None)
     return way(layer, x) if way else None
 
-# %% ../nbs/03_engine.ipynb #3e791429
+# %% ../nbs/03_engine.ipynb #77b5ce8a
 def cache_home()->Path: # usually ~/.cache/snnkit
     "The user's cache folder for this kit; it obeys `XDG_CACHE_HOME`."
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'snnkit'
 
+# %% ../nbs/03_engine.ipynb #dd0859f1
 @contextmanager
 def atomic(
     path:Path # file to make or to replace

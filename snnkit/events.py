@@ -41,9 +41,9 @@ def offsets(
     np.cumsum(counts, out=out[1:])
     return out
 
-# %% ../nbs/02a_events.ipynb #0029f0d1
-_f32,_i32,_i64,_bit = ir.FloatType(),ir.IntType(32),ir.IntType(64),ir.IntType(1)
-_int = lambda v, t=_i32: ir.Constant(t, v)
+# %% ../nbs/02a_events.ipynb #1bb25f9e
+_f32,_int32,_int64,_bit = ir.FloatType(),ir.IntType(32),ir.IntType(64),ir.IntType(1)
+_int = lambda v, t=_int32: ir.Constant(t, v)
 
 class Lanes(types.Type):
     "`k` rows of `n` floats, kept in registers."
@@ -56,7 +56,7 @@ class Lanes(types.Type):
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, dmm, t): super().__init__(dmm, t, ir.ArrayType(ir.VectorType(_f32, t.n), t.k))
 
-# %% ../nbs/02a_events.ipynb #abda54e0
+# %% ../nbs/02a_events.ipynb #83b46f39
 def _rows(b, v): return [b.extract_value(v, i) for i in range(v.type.count)]
 
 def _join(b, rows):
@@ -64,7 +64,7 @@ def _join(b, rows):
     for i,r in enumerate(rows): v = b.insert_value(v, r, i)
     return v
 
-def _pick(b, v, lanes): return b.shuffle_vector(v, v, ir.Constant(ir.VectorType(_i32, len(lanes)), lanes))
+def _pick(b, v, lanes): return b.shuffle_vector(v, v, ir.Constant(ir.VectorType(_int32, len(lanes)), lanes))
 
 def _splat(b, s, n): return _pick(b, b.insert_element(ir.Constant(ir.VectorType(s.type, n), ir.Undefined), s, _int(0)), [0]*n)
 
@@ -80,7 +80,7 @@ def _rowwise(op): # an intrinsic that does `op` to each row
     def gen(ctx, b, sig, args): return _join(b, [op(b, *rows) for rows in zip(*(_rows(b, o) for o in args))])
     return gen
 
-# %% ../nbs/02a_events.ipynb #a43f4856
+# %% ../nbs/02a_events.ipynb #63310186
 @intrinsic
 def zeros(ty, words, taps):
     "Rows as wide as a word of `words` has bits, as many as the tuple `taps` is long, all 0."
@@ -90,7 +90,7 @@ def zeros(ty, words, taps):
 @intrinsic
 def width(ty, v):
     "Floats in a row of `v`."
-    return types.intp(v), lambda ctx,b,sig,args: _int(v.n, _i64)
+    return types.intp(v), lambda ctx,b,sig,args: _int(v.n, _int64)
 
 @intrinsic
 def full(ty, s, v):
@@ -159,8 +159,8 @@ def total(ty, x):
     "Sum of the lanes of one row."
     return types.float32(x), lambda ctx,b,sig,args: b.extract_element(_halves(b, _rows(b, args[0])[0], 1, b.fadd), _int(0))
 
-# %% ../nbs/02a_events.ipynb #5b61d377
-def _wide(b, v): return v if v.type.width==64 else b.zext(v, _i64)
+# %% ../nbs/02a_events.ipynb #cca68a95
+def _wide(b, v): return v if v.type.width==64 else b.zext(v, _int64)
 
 @intrinsic
 def first(ty, w):
@@ -366,7 +366,7 @@ def _from_rows(k0, k1, d, source, place, out): # the inverse
             for o in range(k*64, min(O, k*64+64)):
                 for f in range(f0, min(F, f0+16)): out[o, source[f]] = d[k, place[f]+o-k*64]
 
-# %% ../nbs/02a_events.ipynb #1d55e3a7
+# %% ../nbs/02a_events.ipynb #652cf8cb
 _16 = np.zeros(1, np.uint16) # for its type: rows of 16 floats
 
 @_jit
@@ -376,8 +376,9 @@ def _reach(g, u): # of every pixel: its residue (-1 if it meets no tap), and whe
         u.residue[p] = y%g.s*g.s + x%g.s if y%g.s<g.Kh and x%g.s<g.Kw else -1
         u.base[p] = ((y//g.s + g.qh)*g.Wm + x//g.s + g.qw-g.kw+1)*g.pitch
 
+# %% ../nbs/02a_events.ipynb #1bdc072d
 @_jit
-def _send(w, rows, s, t, g, u): # spikes of step t into the currents m
+def _send(w, rows, values, unit, t, g, u): # spikes of the list's part t into the currents m
     z = zeros(_16, rows); step = 16*len(rows)
     chan,down = g.s*g.s*g.kh*g.run,g.Wm*g.pitch
     hi = u.start[t]
@@ -390,10 +391,10 @@ def _send(w, rows, s, t, g, u): # spikes of step t into the currents m
             for h in range(0, g.run, step):
                 q,j = u.base[p]-i*down+h,(r*g.kh+i)*g.run+h
                 c = load(u.m, q, 16, z)
-                if s.unit:
+                if unit:
                     for e in range(lo, hi): c = add(c, load(w, u.ev[e]*chan+j, 16, z))
                 else:
-                    for e in range(lo, hi): c = muladd(full(s.values[u.at[e]], z), load(w, u.ev[e]*chan+j, 16, z), c)
+                    for e in range(lo, hi): c = muladd(full(values[u.at[e]], z), load(w, u.ev[e]*chan+j, 16, z), c)
                 store(u.m, q, 16, c)
 
 # %% ../nbs/02a_events.ipynb #ef278e6b
@@ -431,16 +432,15 @@ def _read(g, k, m, out): # copy the currents of block k instead, for a neuron th
             i = ((y+g.qh)*g.Wm + x+g.qw)*g.pitch
             for c in range(min(64, g.O-64*k)): out[y*g.Wo+x, 64*k+c] = m[i+c]
 
-# %% ../nbs/02a_events.ipynb #911e7107
+# %% ../nbs/02a_events.ipynb #2adb8a82
 @_jit
-def _forward(k0, k1, b0, b1, s, g, w, rows, cell, out, words, counts, u):
+def _forward(k0, k1, b0, b1, T, values, unit, g, w, rows, cell, out, words, counts, u):
     _reach(g, u)
     for k in range(k0, k1):
         for b in range(b0, b1):
-            _events(s, b, b+1, u)
             u.m[:] = 0
-            for t in range(s.words.shape[2]):
-                _send(w[k], rows, s, t, g, u)
+            for t in range(T):
+                _send(w[k], rows, values, unit, (b-b0)*T+t, g, u)
                 if out.size:
                     _read(g, k, u.m, out[t, b])
                     u.m[:] = 0
@@ -477,9 +477,9 @@ def _blame(words, offsets, grads, b, k, t, g, soft, scale, G): # output spikes o
                 d = grads[r]*scale[o*g.n+c]; r += 1
                 G[i+c] = G[i+c]+d if soft else d
 
-# %% ../nbs/02a_events.ipynb #024a00bb
+# %% ../nbs/02a_events.ipynb #f301e953
 @_jit
-def _sort(t0, t1, g, u): # events of steps t0 to t1 by channel and residue; gives the number of groups
+def _sort(t0, t1, g, u): # events of the list's parts t0 to t1 by channel and residue; gives the number of groups
     s2,N,q = g.s*g.s,0,0
     u.count[:g.C*s2] = 0
     for e in range(u.start[t0], u.start[t1]):
@@ -498,9 +498,9 @@ def _sort(t0, t1, g, u): # events of steps t0 to t1 by channel and residue; give
                 u.count[k] += 1
     return q
 
-# %% ../nbs/02a_events.ipynb #da8a6d10
+# %% ../nbs/02a_events.ipynb #dfd33e4b
 @_jit
-def _return(w, dw, rows, s, want, groups, g, u, grads): # sorted events meet G, which lies in m, or of all steps in a linear layer
+def _return(w, dw, rows, values, unit, want, groups, g, u, grads): # sorted events meet G, which lies in m, or of all steps in a linear layer
     z,z1 = zeros(_16, rows),zeros(_16, _one); step,down,G = 16*len(rows),g.Wm*g.pitch,u.all if g.linear else u.m
     for q in range(groups):
         lo,hi = u.lo[q],u.lo[q+1]
@@ -510,7 +510,7 @@ def _return(w, dw, rows, s, want, groups, g, u, grads): # sorted events meet G, 
                 W,D = load(w, j, 16, z),load(dw, j, 16, z)
                 for e in range(lo, hi):
                     r = load(G, u.place[e]-i*down+h, 16, z)
-                    D = add(D, r) if s.unit else muladd(full(s.values[u.spot[e]], z), r, D)
+                    D = add(D, r) if unit else muladd(full(values[u.spot[e]], z), r, D)
                     if want:
                         a = (e-lo)*16
                         store(u.acc, a, 0, dot(r, W, load(u.acc, a, 0, z1) if i+h else z1))
@@ -581,7 +581,7 @@ def _take(words, b, k, t, g, soft, pool, u): # spikes of one step set G from the
                 d,old = mul(_windows(y//2, x, pool, z, u), load(u.scale, o*g.n, 0, z)),load(u.m, i, 0, z)
                 store(u.m, i, 0, where(w, add(old, d) if soft else d, old))
 
-# %% ../nbs/02a_events.ipynb #dbcaa7a4
+# %% ../nbs/02a_events.ipynb #d1fd851d
 @_jit
 def _given(g, k, gout, G): # the given gradient of the currents, block k
     for y in range(g.Ho):
@@ -597,25 +597,23 @@ def _errors(b, k, t, g, cell, gout, gspikes, words, offsets, pool, pcell, pwords
         _take(words, b, k, t, g, cell.soft, pool, u)
     else: _blame(words, offsets, gspikes, b, k, t, g, cell.soft, u.scale, u.m)
 
+# %% ../nbs/02a_events.ipynb #9244dddb
 @_jit
-def _backward(k0, k1, b0, b1, s, g, w, dw, rows, cell, gout, gspikes, words, offsets, pool, pcell, pwords, want, grads, u):
+def _backward(k0, k1, b0, b1, T, values, unit, g, w, dw, rows, cell, gout, gspikes, words, offsets, pool, pcell, pwords, want, grads, u):
     _reach(g, u)
     if pwords.size: _bounds(pool, u)
-    T,groups = s.words.shape[2],0
-    if g.linear:
-        _events(s, b0, b1, u)
-        groups = _sort(0, (b1-b0)*T, g, u)
+    groups = _sort(0, (b1-b0)*T, g, u) if g.linear else 0
     for k in range(k0, k1):
         for b in range(b0, b1):
-            if not g.linear: _events(s, b, b+1, u)
             u.m[:] = 0; u.Gp[:] = 0
             if not gout.size: _correction(words, b, k, cell, u, u.scale)
             if pwords.size: _correction(pwords, b, k, pcell, u, u.pscale)
             for t in range(T-1, -1, -1):
+                part = (b-b0)*T+t
                 _errors(b, k, t, g, cell, gout, gspikes, words, offsets, pool, pcell, pwords, u)
-                if g.linear: u.all[((b-b0)*T+t)*g.run:((b-b0)*T+t+1)*g.run] = u.m[:g.run]
-                else: _return(w[k], dw[k], rows, s, want, _sort(t, t+1, g, u), g, u, grads)
-        if g.linear: _return(w[k], dw[k], rows, s, want, groups, g, u, grads)
+                if g.linear: u.all[part*g.run:(part+1)*g.run] = u.m[:g.run]
+                else: _return(w[k], dw[k], rows, values, unit, want, _sort(part, part+1, g, u), g, u, grads)
+        if g.linear: _return(w[k], dw[k], rows, values, unit, want, groups, g, u, grads)
 
 # %% ../nbs/02a_events.ipynb #85aa3d30
 @_jit

@@ -195,23 +195,25 @@ def surrogate_backward(
         if t and reset=='zero': M *= 1-s[t-1]
     return dx*awake if refractory else dx
 
-# %% ../nbs/02_spikebp.ipynb #f27b7eb9
+# %% ../nbs/02_spikebp.ipynb #7f78dafe
 class _LIF(Function):
     @staticmethod
     def forward(ctx, x, leak, threshold, reset, refractory, grad):
         slope = surrogates.get(grad) if isinstance(grad, str) else grad
-        s,u = lif_forward(x, leak, threshold, reset, refractory, keep=bool(slope) and ctx.needs_input_grad[0])
+        full = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        s,u = lif_forward(full, leak, threshold, reset, refractory, keep=bool(slope) and ctx.needs_input_grad[0])
         ctx.save_for_backward(s, None if u is None else slope(u.sub_(threshold)))
         ctx.args = leak,threshold,reset,refractory,grad
-        return s
+        return s.to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g):
         (s,slope),(leak,threshold,reset,refractory,grad) = ctx.saved_tensors,ctx.args
-        if slope is not None: dx = surrogate_backward(g, s, slope, leak, reset, refractory)
-        else: dx = spike_bp_backward(g, s, leak_correction(s, leak)/threshold if grad=='spike_bp' else 1., reset, refractory)
-        return dx,*[None]*5
+        full = g.to(s.dtype)
+        if slope is not None: dx = surrogate_backward(full, s, slope, leak, reset, refractory)
+        else: dx = spike_bp_backward(full, s, leak_correction(s, leak)/threshold if grad=='spike_bp' else 1., reset, refractory)
+        return dx.to(g.dtype),*[None]*5
 
 # %% ../nbs/02_spikebp.ipynb #ce6a7913
 def lif(

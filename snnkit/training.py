@@ -8,11 +8,12 @@ __all__ = ['squared_error', 'set_seed', 'own_stream', 'undisturbed', 'Evaluation
            'read_checkpoint', 'load_optimizer', 'interruptible', 'plot_history', 'show_where', 'epoch_line', 'Progress',
            'warn_of_rates', 'cosine', 'train_epoch', 'end_epoch', 'train', 'open_run', 'check_settings', 'fit']
 
-# %% ../nbs/07_training.ipynb #a8f2630b
+# %% ../nbs/07_training.ipynb #6b540da0
 import io, json, math, os, re, signal, sys, time, threading, warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,8 +31,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .data import Shuffle, atomic, check_seed
+from .data import Shuffle, check_seed
 from .encoding import mix_seed, need
+from .engine import atomic
 from .layers import LIF, spike_trains
 
 # %% ../nbs/07_training.ipynb #6d7717e4
@@ -442,7 +444,7 @@ def check_settings(
     need(0<lr<math.inf, f'`lr` is {lr}', 'it must be positive and finite', 'Usual for Adam is 1e-3.')
     check_seed(seed)
 
-# %% ../nbs/07_training.ipynb #9f8ab636
+# %% ../nbs/07_training.ipynb #70de42fe
 def fit(
     model,               # images [B, C, H, W] -> scores [B, K]; trained in place
     data,                # with parts .train and .valid, see `load`
@@ -452,7 +454,7 @@ def fit(
     seed:int=42,         # of order, encoder and dropout
     out=None,            # folder for checkpoint and weights; nothing is written if None
     resume:bool=False,   # go on from the checkpoint in `out`, if there is one?
-    opt=torch.optim.Adam,# called as opt(parameters, lr=lr)
+    opt=partial(torch.optim.Adam, fused=True), # called as opt(parameters, lr=lr)
     save_every:int=200,  # steps between checkpoints
     accelerator=None,    # Accelerate's, such as `new_accelerator(mixed_precision='bf16')`; a plain one if None
     quiet:bool=False     # show nothing?

@@ -6,10 +6,11 @@ from textwrap import dedent
 import pytest
 from fastcore.docments import docments
 from fastcore.nbio import read_nb
+import common
 from common import notebooks,root
 
 names = dict(
-    encoding='poisson direct latency Poisson Direct Latency', neuron='simulate', spikebp='lif',
+    encoding='poisson direct latency Poisson Direct Latency', neuron='simulate', spikebp='lif', events='Spikes Geometry Neuron Buffers', fused='fused_lif', engine='use dense to_train peak_rate',
     layers='Conv2d Linear AvgPool2d Flatten Dropout BatchNorm2d LIF IF Integrator', models='lenet vgg9 twin',
     data='load', training='fit evaluate set_seed', measures='firing_rates error_increment accuracy_interval',
     cli='train compare', bench='bench')
@@ -25,9 +26,8 @@ def tree(mod): return ast.parse((root/f'snnkit/{mod}.py').read_text(encoding='ut
 
 def public(mod):
     "The functions and classes that `mod` exports, found without importing it"
-    body = tree(mod).body
-    exported = next(ast.literal_eval(o.value) for o in body if isinstance(o, ast.Assign) and o.targets[0].id == '__all__')
-    return [(mod, o.name) for o in body if isinstance(o, (ast.FunctionDef, ast.ClassDef)) and o.name in exported]
+    names = common.exported(f'snnkit.{mod}')
+    return [(mod, o.name) for o in tree(mod).body if isinstance(o, (ast.FunctionDef, ast.ClassDef)) and o.name in names]
 
 symbols = list(chain.from_iterable(map(public, chapters)))
 
@@ -86,7 +86,7 @@ def test_no_work_left_for_later(path): assert not re.search(r'\b(TO[D]O|FIX[M]E)
 
 @pytest.mark.parametrize('mod', ['snnkit', *(f'snnkit.{o}' for o in ('spikebp', 'layers', 'models') if o in chapters)])
 def test_imports_lightly(mod):
-    heavy = 'mlxtend', 'sklearn', 'accelerate', 'pandas', 'IPython', 'nbdev'
+    heavy = 'mlxtend', 'sklearn', 'accelerate', 'pandas', 'IPython', 'nbdev', 'numba', 'llvmlite', 'triton'
     code = f'import sys, {mod}; print(*[o for o in {heavy} if o in sys.modules])'
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert r.stdout.split() == []

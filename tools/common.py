@@ -1,5 +1,5 @@
 "What the tools share: the project's folder, a copy of it to work in, and its notebooks."
-import os,subprocess,sys
+import ast,os,subprocess,sys
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import copytree,ignore_patterns
@@ -31,6 +31,11 @@ def notebooks(d):
     nbs = (p.relative_to(d/'nbs') for p in (d/'nbs').rglob('*.ipynb'))
     nbs = [p for p in nbs if not any(o[0] in '_.' for o in p.parts)]
     return [d/'nbs'/p for p in sorted(nbs, key=lambda p: (p.name!='index.ipynb', len(p.parts), p))]
+
+def exported(mod, d=root):
+    "The names that the module `mod` of the project at `d` exports, found without importing it"
+    body = ast.parse((d/mod.replace('.', '/')).with_suffix('.py').read_text(encoding='utf-8')).body
+    return next(ast.literal_eval(o.value) for o in body if isinstance(o, ast.Assign) and o.targets[0].id == '__all__')
 
 def report(problems, mend):
     "End with the `problems` found and what mends them, if there are any"

@@ -9,7 +9,7 @@ from nbdev.config import get_config,nbpath2html
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 from smalldocs.site import build
-from common import notebooks,project_copy,report
+from common import exported,notebooks,project_copy,report
 
 # A link to a notebook, in markdown or in the sidebar, up to the number in the notebook's name
 numbered = re.compile(r'((?:\]\((?!\w+:)|- )(?:[^)\s/]*/)*)\d+[a-zA-Z0-9]*_(?=[^)\s/]*\.ipynb)')
@@ -43,7 +43,7 @@ def problems(site, d):
     for mod,names in index['syms'].items():
         for name,(link,_) in names.items():
             to,anchor = link.split('#')
-            public = re.fullmatch(r'[a-zA-Z]\w*', name.removeprefix(mod+'.')) # not private, nor within a class
+            public = name.removeprefix(mod+'.') in exported(mod, d) # not internal, nor within a class
             if public and anchor not in ids.get(site.out.resolve()/to, ()): yield f'{to}: no entry for {name}'
 
 @call_parse
