@@ -5,8 +5,8 @@ from functools import partial
 from itertools import product
 import pytest, torch
 from hypothesis import given, settings, strategies as st
-from snnkit import layers
 from snnkit.encoding import seeded
+from snnkit.engine import use
 from snnkit.models import lenet
 from snnkit.spikebp import atan, lif, surrogates
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -136,7 +136,7 @@ def test_differentiates_once():
 
 @on_device
 @pytest.mark.parametrize('kw', [dict(), dict(grad='atan', reset='subtract'), dict(refractory=2)])
-def test_whole_lenet(monkeypatch, kw):
+def test_whole_lenet(kw):
     torch.manual_seed(0)
     net = lenet(num_classes=3, image_size=12, num_steps=10, kappa=8., leak=.9, **kw).to(dev)
     x = torch.rand(2, 1, 12, 12, generator=seeded(1)).to(dev)
@@ -144,9 +144,8 @@ def test_whole_lenet(monkeypatch, kw):
         torch.manual_seed(2); net.zero_grad()
         y = net(x); (y-torch.eye(2, 3, device=dev)).pow(2).sum().backward()
         return y.detach(), [p.grad.clone() for p in net.parameters()]
-    y,plain = run()
-    monkeypatch.setattr(layers, 'lif', fused_lif)
-    y2,ours = run()
+    with use('torch'): y,plain = run()
+    with use('triton'): y2,ours = run()
     assert y.equal(y2)
     for a,b in zip(ours, plain): assert b.norm()>0 and (a-b).norm() <= 1e-5*b.norm()
 
