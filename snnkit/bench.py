@@ -234,14 +234,15 @@ def work(
     torch.set_num_threads(int(threads))
     first,start = tiny_step(read_tensors(file)[1], library, what),memory('VmRSS')
     sys.stdin.readline()
-    t,meta = read_tensors(file); x,y = t.pop('x'),t.pop('y')
-    model = build(**meta); model.load_state_dict(t); model = translate(model, library)
-    if what=='check': say(**facts(model, x)); return
-    step = stepper(model, x, y, what=='train')
-    step(0); step(1); say(first=first); forget_peak()
-    for line in sys.stdin:
-        if line.strip()=='end': say(memory=memory('VmHWM')-start); return
-        step(0); say(seconds=[step(i) for i in range(int(line))])
+    t,meta = read_tensors(file); x,y = t.pop('x').clone(),t.pop('y').clone()
+    model = build(**meta); model.load_state_dict(t); model = translate(model, library); del t
+    with use('auto' if library=='snnkit' else 'torch'):
+        if what=='check': say(**facts(model, x)); return
+        step = stepper(model, x, y, what=='train')
+        step(0); step(1); say(first=first); forget_peak()
+        for line in sys.stdin:
+            if line.strip()=='end': say(memory=memory('VmHWM')-start); return
+            step(0); say(seconds=[step(i) for i in range(int(line))])
 
 # %% ../nbs/13_bench.ipynb #1e5e1916
 def write_task(

@@ -12,8 +12,8 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from .encoding import Poisson, check_choice, need
-from .layers import IF, LIF, AvgPool2d, Conv2d, Flatten, Integrator, Linear
+from .encoding import check_choice, need
+from .layers import IF, LIF, AvgPool2d, Conv2d, Flatten, Integrator, Linear, Poisson
 
 # %% ../nbs/05_models.ipynb #aa8b6353
 @torch.no_grad()

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import nn
 from torch.autograd import Function
 from torch.nn.parallel import DistributedDataParallel
-from snnkit import engine
-from snnkit.encoding import Direct, Poisson, poisson, seeded
+from snnkit import encoding, engine
+from snnkit.encoding import Direct, poisson, seeded
 from snnkit.engine import Current, Lazy, Train, dense, to_train, use
-from snnkit.layers import IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, spike_trains
+from snnkit.layers import IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, Poisson, spike_trains
 from snnkit.models import lee_init, lenet, vgg9
 
 few = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
