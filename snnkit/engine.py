@@ -92,7 +92,7 @@ def aligned(
 
 def _pages(n): return mmap.mmap(-1, n, **(dict(flags=mmap.MAP_PRIVATE) if hasattr(mmap, 'MAP_PRIVATE') else {}))
 
-# %% ../nbs/03_engine.ipynb #d7a60200
+# %% ../nbs/03_engine.ipynb #8281d03b
 _spare,_lock = [],threading.Lock()
 def fresh(
     *shape:int,      # of the array
@@ -280,8 +280,8 @@ class _Synapse:
     def __init__(self, train, weight, stride=1, padding=(0, 0)):
         k,s = _kernels(),train.spikes
         self.s,self.values,self.weight,(B,K,T,self.P) = s,train.values,weight,s.words.shape
-        self.some = self.rank = None
-        if weight.ndim==2: g = self.only_active(k.geometry(1, 1, self.P*s.channels, 1, 1, len(weight)))
+        self.some,self.rank = None,_all
+        if weight.ndim==2: g = _only_active(self, k.geometry(1, 1, self.P*s.channels, 1, 1, len(weight)))
         else: g = k.geometry(*train.shape[3:], s.channels, *weight.shape[2:], len(weight), stride, *padding)
         self.g,self.h,self.shape = g,k.planes(g),(T, B, g.O) + ((g.Ho, g.Wo) if weight.ndim==4 else ())
         self.blocks,self.version = -(-g.O//64),_version(weight)
@@ -290,55 +290,48 @@ class _Synapse:
         self.workers = torch.get_num_threads(); self.by_blocks = self.blocks>=self.workers>1 # who does what: blocks of outputs, whose weights nobody shares, or images
         self.items = self.blocks if self.by_blocks else B
 
-    def only_active(self, g): # of a linear layer most of whose features never fire, only the others are of interest
-        s = self.s; n = 8*s.words.itemsize
-        w = np.bitwise_or.reduce(np.bitwise_or.reduce(s.words, 2), 0).T                    # [P, blocks]
-        fires = (w[..., None]>>np.arange(n, dtype=w.dtype) & 1).reshape(self.P, -1)[:, :s.channels].ravel().astype(bool)
-        if 2*fires.sum()>=g.C: return g
-        fires[0] |= not fires.any()
-        self.some,self.rank = _columns(g, self.P)[fires],np.cumsum(fires, dtype=np.int32)-1
-        return g._replace(C=len(self.some))
+# %% ../nbs/03_engine.ipynb #f532400a
+_all = np.zeros(0, np.int32)
 
-    def portions(self, begin, end, i, pool, back=False): # blocks and images of worker `i`, and buffers in which its spikes are listed
-        s = self.s
-        k0,k1,b0,b1 = (begin, end, 0, len(s.words)) if self.by_blocks else (0, self.blocks, begin, end)
-        runs = _portions(s, self.g, b0, b1)
-        u = _buffers(i, self.g, pool, s, runs, self.h if back else None)
-        if self.some is not None: u = u._replace(rank=self.rank)
-        for b0,b1 in runs:
-            _kernels()._events(s, b0, b1, back or not s.unit, u)
-            yield k0,k1,b0,b1,u
+def _only_active(syn, g): # `g`, of the features that fire at all, if they are the minority
+    s = syn.s; n = 8*s.words.itemsize
+    w = np.bitwise_or.reduce(np.bitwise_or.reduce(s.words, 2), 0).T # [P, blocks]
+    fires = (w[..., None]>>np.arange(n, dtype=w.dtype) & 1).reshape(syn.P, -1)[:, :s.channels].ravel().astype(bool)
+    if 2*fires.sum()>=g.C: return g
+    fires[0] |= not fires.any()
+    syn.some,syn.rank = _columns(g, syn.P)[fires],np.cumsum(fires, dtype=np.int32)-1
+    return g._replace(C=len(syn.some))
 
-    def groups(self, k0, k1): # blocks whose weights a worker has at once: of a linear layer, whose spikes are listed but once, a single one of its own
-        return [(k, k+1) for k in range(k0, k1)] if self.g.linear and self.by_blocks else [(k0, k1)]
-
-    def place(self, g, i, name, k0, k1): # the memory of worker `i` for weights in the layout of `g`, and their blocks
-        k,n = _kernels(),-(-self.g.pitch//g.pitch)
-        k0,k1 = n*k0,min(n*k1, k.blocks(g))
-        return scratch(i, name, (k1-k0)*k.block_size(g)).reshape(k1-k0, -1),k0,k1
-
-# %% ../nbs/03_engine.ipynb #722f9a7d
 @lru_cache
 def _columns(g, pixels): # torch's places of a linear layer's features
     source,place = _kernels().weight_map(g, 'cyx', pixels)
     return source[np.argsort(place)]
 
+# %% ../nbs/03_engine.ipynb #ca5a26db
 def _moves(syn, w, g): # the weights as a plane, the order to move them in, and their places
     p,order = _plane(w)
-    if syn.some is not None:
-        by = np.argsort(syn.some)
-        return p.numpy(),syn.some[by],by*g.run
-    return p.numpy(),*_kernels().weight_map(g, order, syn.P if w.ndim==2 else 1)
+    if syn.some is None: return p.numpy(),*_kernels().weight_map(g, order, syn.P if w.ndim==2 else 1)
+    by = np.argsort(syn.some)
+    return p.numpy(),syn.some[by],by*g.run
 
+def _groups(syn, k0, k1): # blocks whose weights a worker has at once: of a linear layer, whose spikes are listed but once, a single one of its own
+    return [(k, k+1) for k in range(k0, k1)] if syn.g.linear and syn.by_blocks else [(k0, k1)]
+
+def _place(syn, g, i, name, k0, k1): # the memory of worker `i` for weights in the layout of `g`, and their blocks
+    k,n = _kernels(),-(-syn.g.pitch//g.pitch)
+    k0,k1 = n*k0,min(n*k1, k.blocks(g))
+    return scratch(i, name, (k1-k0)*k.block_size(g)).reshape(k1-k0, -1),k0,k1
+
+# %% ../nbs/03_engine.ipynb #722f9a7d
 def _packer(syn, g):
     "What gives a worker its blocks of weights in the layout of `g`: packed when it asks for them, or beforehand if all workers need the same."
     move,held = _moves(syn, syn.weight.detach(), g),{}
     def pack(i, k0, k1):
-        out,a,b = syn.place(g, i, 'w', k0, k1)
+        out,a,b = _place(syn, g, i, 'w', k0, k1)
         if held.get(i)!=(k0, k1): _kernels()._to_rows(a, b, g.pitch, *move, out); held[i] = k0,k1
         return out
     if syn.by_blocks: return pack
-    whole,_,n = syn.place(g, 0, 'w', 0, syn.blocks)
+    whole,_,n = _place(syn, g, 0, 'w', 0, syn.blocks)
     share(lambda k0, k1, _: _kernels()._to_rows(k0, k1, g.pitch, *move, whole[k0:k1]), n)
     return lambda *_: whole
 
@@ -351,16 +344,13 @@ def _unpack(syn, g, d, out, k0, k1):
     _kernels()._from_rows(k0, k1, g.pitch, d, *move, p)
 
 # %% ../nbs/03_engine.ipynb #1a98e0c3
-def _portions(s, g, b0, b1):
-    "Images `b0` to `b1` in runs of some ten thousand spikes."
+def _runs(s, g, b0, b1): # images b0 to b1 in runs of some ten thousand spikes
     ends,cuts = s.offsets[::s.words.shape[1]*s.words.shape[2]],[b0]
     for b in range(b0+1, b1):
         if not g.linear and ends[b+1]-ends[cuts[-1]] > _portion: cuts.append(b)
     return list(zip(cuts, [*cuts[1:], b1]))
 
 _portion = 2**14
-
-_all = np.zeros(0, np.int32)
 
 def _buffers(i, g, pool=None, s=None, runs=(), h=None):
     "Buffers of worker `i` for shapes `g`, with a `pool` behind; for the `runs` of images of `s` that are listed; and if `h` is given for the backward pass."
@@ -380,6 +370,16 @@ def _buffers(i, g, pool=None, s=None, runs=(), h=None):
         ints('at', E if back or s and not s.unit else 0), ints('run', K), _all, ints('residue', px), ints('base', px), ints('count', keys), ints('group', keys), ints('lo', keys+1),
         ints('place', M), ints('spot', M), ints('plo', pool.H+pool.W), ints('phi', pool.H+pool.W))
 
+# %% ../nbs/03_engine.ipynb #4a3c19ec
+def _portions(syn, begin, end, i, pool, back=False): # blocks and images of worker `i`, and buffers in which its spikes are listed
+    s = syn.s
+    k0,k1,b0,b1 = (begin, end, 0, len(s.words)) if syn.by_blocks else (0, syn.blocks, begin, end)
+    runs = _runs(s, syn.g, b0, b1)
+    u = _buffers(i, syn.g, pool, s, runs, syn.h if back else None)._replace(rank=syn.rank)
+    for b0,b1 in runs:
+        _kernels()._events(s, b0, b1, back or not s.unit, u)
+        yield k0,k1,b0,b1,u
+
 # %% ../nbs/03_engine.ipynb #f6def14d
 _none = np.empty((0,)*4, np.float32)
 
@@ -395,9 +395,9 @@ def _send(syn, cell, pool, pcell, keep):
         n = b1-b0,syn.blocks,T
         return scratch(i, 'words', math.prod(n)*P, dt).reshape(*n, P),scratch(i, 'counts', math.prod(n), np.int64).reshape(n)
     def work(begin, end, i):
-        for k0,k1,b0,b1,u in syn.portions(begin, end, i, pool):
+        for k0,k1,b0,b1,u in _portions(syn, begin, end, i, pool):
             w,n = spikes(i, b0, b1)
-            for ka,kb in syn.groups(k0, k1): k._forward(ka, kb, b0, b1, T, s.values, s.unit, g, pack(i, ka, kb), syn.rows, cell or k.Neuron(), out, w, n, u)
+            for ka,kb in _groups(syn, k0, k1): k._forward(ka, kb, b0, b1, T, s.values, s.unit, g, pack(i, ka, kb), syn.rows, cell or k.Neuron(), out, w, n, u)
             if pool: k._pool(k0, k1, 0, b1-b0, k.Spikes(w, n.ravel(), _none.ravel(), True, g.O, False), pool, pcell, pwords[b0:b1], pcounts[b0:b1], u)
     share(work, syn.items)
     return words,counts,pwords,pcounts,out
@@ -411,10 +411,10 @@ def _return(syn, cell, pool, pcell, words, pwords, offsets, gout, gspikes, want)
     if syn.some is not None: out.zero_()
     def work(begin, end, i):
         zero = True
-        for k0,k1,b0,b1,u in syn.portions(begin, end, i, pool, True):
+        for k0,k1,b0,b1,u in _portions(syn, begin, end, i, pool, True):
             groups = k._arrange((b1-b0)*T, g, u) if g.linear else 0
-            for ka,kb in syn.groups(k0, k1):
-                dw,*at = syn.place(h, i, 'dw', ka, kb)
+            for ka,kb in _groups(syn, k0, k1):
+                dw,*at = _place(syn, h, i, 'dw', ka, kb)
                 if zero or g.linear: dw[:] = 0
                 k._backward(ka, kb, b0, b1, T, s.values, s.unit, g, h, pack(i, ka, kb), dw, rows, taps, groups, cell or k.Neuron(), gout, gspikes, words, offsets,
                             pool or g, pcell or k.Neuron(), pwords, want, grads[i if syn.by_blocks else 0], u)
@@ -508,7 +508,7 @@ def _run_pool(train, pool, cell):
     y = _Pool.apply(train.values, train.spikes, pool, cell, box)
     return box[0],y
 
-# %% ../nbs/03_engine.ipynb #4819c59f
+# %% ../nbs/03_engine.ipynb #4b5d573c
 def coins(
     x:torch.Tensor,                # intensities in [-1, 1], shape [B, C, H, W] or [B, F]
     num_steps:int,                 # time steps T
@@ -731,5 +731,6 @@ def peak_rate(
 )->float:         # synaptic operations a second
     "What torch's number of threads can add to currents at the very most, measured."
     k,w,ev = _kernels(),aligned(64*64),np.random.default_rng(0).integers(0, 64, 2048).astype(np.int32)
+    w[:] = 1 # pages of its own
     def run(): share(lambda b, e, i: k._peak(w, (0,)*4, ev, 4000, scratch(i, 'm', 64)), torch.get_num_threads())
     return 64*len(ev)*4000*torch.get_num_threads()/_best(run, repeats)

@@ -124,6 +124,7 @@ def load(ty, a, i, step, v):
         return _join(b, rows)
     return v(a, types.intp, types.intp, v), gen
 
+# %% ../nbs/02a_events.ipynb #1c85c187
 @intrinsic
 def patch(ty, a, i, up, taps, v):
     "Rows from the float array `a` in the shape of `v`: from `i` on as many side by side as the tuple `taps` is long, the next as many `up` before them."
@@ -135,6 +136,7 @@ def patch(ty, a, i, up, taps, v):
         return _join(b, rows)
     return v(a, types.intp, types.intp, taps, v), gen
 
+# %% ../nbs/02a_events.ipynb #7623e3fd
 @intrinsic
 def store(ty, a, i, step, v):
     "Rows `v` into the float array `a`, the first to `i`, each `step` on."
@@ -194,6 +196,7 @@ def cut(ty, v, words):
     t = words.dtype
     return t(types.uint64, words), lambda ctx,b,sig,args: args[0] if t.bitwidth==64 else b.trunc(args[0], ir.IntType(t.bitwidth))
 
+# %% ../nbs/02a_events.ipynb #50473773
 @intrinsic
 def busy(ty, words, i):
     "Which of the 16 words from `i` on are not 0, as a word."
@@ -204,6 +207,7 @@ def busy(ty, words, i):
         return b.zext(b.bitcast(b.icmp_unsigned('!=', v, ir.Constant(t, None)), ir.IntType(16)), _int64)
     return types.uint64(words, types.intp), gen
 
+# %% ../nbs/02a_events.ipynb #b45f7e66
 @intrinsic
 def ones(ty, w):
     "How many 1 the word `w` has."
@@ -238,7 +242,7 @@ def _pack(b0, b1, x, words, counts, odd):
                 counts[b, k, t] = N
         odd[b] = other
 
-# %% ../nbs/02a_events.ipynb #e5d66d97
+# %% ../nbs/02a_events.ipynb #e8a0d088
 @_jit
 def _tossed(b0, b1, C, lit, begin, coins, words, counts):
     (_,K,T,P),n = words.shape,8*words.itemsize
@@ -311,6 +315,7 @@ def _lit(words, b, t, p): # which of the 16 pixels from p on fire
             for i in range(P-p): w |= np.uint64(words[b, k, t, p+i]!=0) << np.uint64(i)
     return w
 
+# %% ../nbs/02a_events.ipynb #4e5c2f65
 @_jit
 def _events(s, b0, b1, at, u): # lists the spikes of images b0 to b1, pixel by pixel; with `at` also where their values are
     (_,K,T,P),n = s.words.shape,8*s.words.itemsize
@@ -499,6 +504,7 @@ def _fire(words, b, k, t, g, cell, m): # all neurons within the margins; gives t
             N += ones(w)
     return N
 
+# %% ../nbs/02a_events.ipynb #258b3480
 @_jit
 def _read(g, k, m, out): # copy the currents of block k instead, for a neuron that is not ours
     for y in range(g.Ho):
@@ -602,6 +608,7 @@ def _mean(c, g): # lanes over the area of a window; a product where that is exac
     area = g.Kh*g.Kw
     return mul(c, full(np.float32(1)/np.float32(area), c)) if area&(area-1)==0 else div(c, full(np.float32(area), c))
 
+# %% ../nbs/02a_events.ipynb #5be4f08f
 @_jit
 def _pool(k0, k1, b0, b1, s, g, cell, words, counts, u):
     z = zeros(words, _one); one,still = full(np.float32(1), z),cell.leak==1 and not cell.soft # nothing comes of nothing
@@ -627,6 +634,7 @@ def _pool(k0, k1, b0, b1, s, g, cell, words, counts, u):
                         N += ones(w)
                 counts[b, k, t] = N
 
+# %% ../nbs/02a_events.ipynb #a0307f0f
 @_jit
 def _bounds(g, u): # windows that input rows lie in, then those of columns
     for y in range(g.H): u.plo[y],u.phi[y] = max(0, (y-g.Kh)//g.s+1),min(g.Ho, y//g.s+1)
@@ -695,6 +703,7 @@ def _split(words, b, k, t, N, g, u): # what step t changed of G, from m to plane
                 p = (y+g.qh)*g.Wm + x+g.qw
                 for j in range(N): store(u.planes, (j*g.Hm*g.Wm+p)*16, 0, load(u.m, p*g.pitch+16*j, 0, z))
 
+# %% ../nbs/02a_events.ipynb #3f6091c9
 @_jit
 def _backward(k0, k1, b0, b1, T, values, unit, g, h, w, dw, rows, taps, groups, cell, gout, gspikes, words, offsets, pool, pcell, pwords, want, grads, u):
     _reach(h, u)
