@@ -203,7 +203,7 @@ class _Dense(Function): # sparse to dense
     def forward(ctx, values, s, shape):
         (B,_,T,P),C,k = s.words.shape,s.channels,_kernels()
         x = fresh(T, B, P, C); x[:] = 0
-        share(lambda b0, b1, _: k._scatter(b0, b1, x, s.words, s.offsets, s.values, s.unit), B)
+        share(lambda b0, b1, _: k._scatter(b0, b1, x, s.words, s.offsets, _factors(s)), B)
         ctx.a = s,(T, B, C, P)
         return _unplanes(x, shape)
 
@@ -238,6 +238,8 @@ def _new_spikes(B, K, T, P, dt): return fresh(B, K, T, P, dtype=dt),np.empty((B,
 def _spikes(words, counts, channels):
     k = _kernels()
     return k.Spikes(words, k.offsets(counts), np.ones(1, np.float32), True, channels, False)
+
+def _factors(s): return None if s.unit else s.values # what spikes are multiplied by, if by anything
 
 def _values(s): return torch.from_numpy(s.values).expand(s.offsets[-1])
 
@@ -283,10 +285,10 @@ class _Synapse:
         self.some,self.rank = None,_all
         if weight.ndim==2: g = _only_active(self, k.geometry(1, 1, self.P*s.channels, 1, 1, len(weight)))
         else: g = k.geometry(*train.shape[3:], s.channels, *weight.shape[2:], len(weight), stride, *padding)
-        self.g,self.h,self.shape = g,k.planes(g),(T, B, g.O) + ((g.Ho, g.Wo) if weight.ndim==4 else ())
+        self.g,self.parts,self.shape = g,k.parts(g),(T, B, g.O) + ((g.Ho, g.Wo) if weight.ndim==4 else ())
         self.blocks,self.version = -(-g.O//64),_version(weight)
-        parts = g.run//(16*g.chunk)
-        self.rows = (0,)*g.chunk*(2-parts%2 if parts>1 else 1)
+        n = g.run//(16*g.chunk)
+        self.rows = (0,)*g.chunk*(2-n%2 if n>1 else 1)
         self.workers = torch.get_num_threads(); self.by_blocks = self.blocks>=self.workers>1 # who does what: blocks of outputs, whose weights nobody shares, or images
         self.items = self.blocks if self.by_blocks else B
 
@@ -308,40 +310,41 @@ def _columns(g, pixels): # torch's places of a linear layer's features
     return source[np.argsort(place)]
 
 # %% ../nbs/03_engine.ipynb #ca5a26db
-def _moves(syn, w, g): # the weights as a plane, the order to move them in, and their places
-    p,order = _plane(w)
-    if syn.some is None: return p.numpy(),*_kernels().weight_map(g, order, syn.P if w.ndim==2 else 1)
+def _moves(syn, w, part): # the weights of a part as a plane, the order to move them in, and their places
+    (p,order),g = _plane(w),part.g
+    p = p.numpy()[part.begin:part.end]
+    if syn.some is None: return p,*_kernels().weight_map(g, order, syn.P if w.ndim==2 else 1)
     by = np.argsort(syn.some)
-    return p.numpy(),syn.some[by],by*g.run
+    return p,syn.some[by],by*g.run
 
 def _groups(syn, k0, k1): # blocks whose weights a worker has at once: of a linear layer, whose spikes are listed but once, a single one of its own
     return [(k, k+1) for k in range(k0, k1)] if syn.g.linear and syn.by_blocks else [(k0, k1)]
 
-def _place(syn, g, i, name, k0, k1): # the memory of worker `i` for weights in the layout of `g`, and their blocks
-    k,n = _kernels(),-(-syn.g.pitch//g.pitch)
-    k0,k1 = n*k0,min(n*k1, k.blocks(g))
-    return scratch(i, name, (k1-k0)*k.block_size(g)).reshape(k1-k0, -1),k0,k1
+def _place(part, i, name, k0, k1): # the memory of worker `i` for the weights of a part among channels 64*k0 to 64*k1, and their blocks in it
+    at = lambda c: -(-max(0, min(c, part.end)-part.begin)//part.g.pitch)
+    a,b,size = at(64*k0),at(64*k1),_kernels().block_size(part.g)
+    return scratch(i, f'{name}{part.begin}', (b-a)*size).reshape(b-a, size),a,b
 
 # %% ../nbs/03_engine.ipynb #722f9a7d
-def _packer(syn, g):
-    "What gives a worker its blocks of weights in the layout of `g`: packed when it asks for them, or beforehand if all workers need the same."
-    move,held = _moves(syn, syn.weight.detach(), g),{}
+def _packer(syn, part):
+    "What gives a worker its blocks of a part's weights: packed when it asks for them, or beforehand if all workers need the same."
+    move,held,n = _moves(syn, syn.weight.detach(), part),{},part.g.pitch
     def pack(i, k0, k1):
-        out,a,b = _place(syn, g, i, 'w', k0, k1)
-        if held.get(i)!=(k0, k1): _kernels()._to_rows(a, b, g.pitch, *move, out); held[i] = k0,k1
+        out,a,b = _place(part, i, 'w', k0, k1)
+        if held.get(i)!=(k0, k1): _kernels()._to_rows(a, b, n, *move, out); held[i] = k0,k1
         return out
     if syn.by_blocks: return pack
-    whole,_,n = _place(syn, g, 0, 'w', 0, syn.blocks)
-    share(lambda k0, k1, _: _kernels()._to_rows(k0, k1, g.pitch, *move, whole[k0:k1]), n)
+    whole,_,blocks = _place(part, 0, 'w', 0, syn.blocks)
+    share(lambda a, b, _: _kernels()._to_rows(a, b, n, *move, whole[a:b]), blocks)
     return lambda *_: whole
 
 def _like(w): # memory for the gradient of a weight, laid out as it is
     return torch.from_numpy(fresh(w.numel())).as_strided(w.shape, torch.empty_like(w, device='meta').stride())
 
-def _unpack(syn, g, d, out, k0, k1):
-    "Blocks of a gradient in the layout of `g` to where they belong in `out`."
-    p,*move = _moves(syn, out, g)
-    _kernels()._from_rows(k0, k1, g.pitch, d, *move, p)
+def _unpack(syn, part, d, out, a, b):
+    "Blocks of a part's gradient to where they belong in `out`."
+    p,*move = _moves(syn, out, part)
+    _kernels()._from_rows(a, b, part.g.pitch, d, *move, p)
 
 # %% ../nbs/03_engine.ipynb #1a98e0c3
 def _runs(s, g, b0, b1): # images b0 to b1 in runs of some ten thousand spikes
@@ -352,21 +355,22 @@ def _runs(s, g, b0, b1): # images b0 to b1 in runs of some ten thousand spikes
 
 _portion = 2**14
 
-def _buffers(i, g, pool=None, s=None, runs=(), h=None):
-    "Buffers of worker `i` for shapes `g`, with a `pool` behind; for the `runs` of images of `s` that are listed; and if `h` is given for the backward pass."
+def _buffers(i, g, pool=None, s=None, runs=(), parts=None):
+    "Buffers of worker `i` for shapes `g`, with a `pool` behind; for the `runs` of images of `s` that are listed; and if `parts` are given for the backward pass."
     floats,ints = (lambda name, n, t=t: scratch(i, name, n, t) for t in (np.float32, np.int32))
-    pool,px,back = pool or g,g.H*g.W,h is not None
+    pool,px,back = pool or g,g.H*g.W,parts is not None
     (B,K,T,P),counts = (s.words.shape,np.diff(s.offsets)) if runs else ((0,)*4,np.zeros(0))
     counts = counts.reshape(B, K, T).sum(1)                                     # spikes of an image and step
     E = int(max((counts[b0:b1].sum() for b0,b1 in runs), default=0))            # of a run
     steps = T*max((b1-b0 for b0,b1 in runs), default=0)
     L = min(E, steps*P)+steps                                                   # pixels of a run that fire, or features
     M = (E if g.linear else int(counts.max(initial=0)))*back                    # sorted at once
-    split,q,pq = back and h.pitch<g.pitch,g.Ho*g.Wo*g.n,pool.Ho*pool.Wo*pool.n
+    split,q,pq = bool(parts) and parts[0].g!=g,g.Ho*g.Wo*g.n,pool.Ho*pool.Wo*pool.n
+    pitch = min(64, parts[0].end)+parts[-1].g.pitch if split else g.pitch       # floats of a pixel
     keys,acc = g.C*g.s*g.s*back,M if split else min(M, steps if g.linear else px) # of a channel at once
     return _kernels().Buffers(
-        floats('m', g.Hm*g.Wm*g.pitch+g.run), floats('Gp', pq), floats('all', steps*g.run*(g.linear and back)), floats('f', max(q, pq)), floats('N', max(q, pq)*back), floats('scale', q), floats('pscale', pq),
-        floats('planes', (4*g.Hm*g.Wm*16+h.run)*split if back else 0), floats('acc', 16*acc), ints('px', L), ints('lit', L+1), ints('start', steps+1), scratch(i, 'ev', E, np.uint16 if g.C<=2**16 else np.int32),
+        floats('m', g.Hm*g.Wm*pitch+g.run), floats('Gp', pq), floats('all', steps*g.run*(g.linear and back)), floats('f', max(q, pq)), floats('N', max(q, pq)*back), floats('scale', q), floats('pscale', pq),
+        floats('acc', 16*acc), ints('px', L), ints('lit', L+1), ints('start', steps+1), scratch(i, 'ev', E, np.uint16 if g.C<=2**16 else np.int32),
         ints('at', E if back or s and not s.unit else 0), ints('run', K), _all, ints('residue', px), ints('base', px), ints('count', keys), ints('group', keys), ints('lo', keys+1),
         ints('place', M), ints('spot', M), ints('plo', pool.H+pool.W), ints('phi', pool.H+pool.W))
 
@@ -375,7 +379,7 @@ def _portions(syn, begin, end, i, pool, back=False): # blocks and images of work
     s = syn.s
     k0,k1,b0,b1 = (begin, end, 0, len(s.words)) if syn.by_blocks else (0, syn.blocks, begin, end)
     runs = _runs(s, syn.g, b0, b1)
-    u = _buffers(i, syn.g, pool, s, runs, syn.h if back else None)._replace(rank=syn.rank)
+    u = _buffers(i, syn.g, pool, s, runs, syn.parts if back else None)._replace(rank=syn.rank)
     for b0,b1 in runs:
         _kernels()._events(s, b0, b1, back or not s.unit, u)
         yield k0,k1,b0,b1,u
@@ -385,7 +389,8 @@ _none = np.empty((0,)*4, np.float32)
 
 def _send(syn, cell, pool, pcell, keep):
     "Words and counts of the neurons, of the pool's neurons, and currents: those that are wanted; before a pool only if they are to be kept."
-    k,s,g,pack,(B,_,T,_) = _kernels(),syn.s,syn.g,_packer(syn, syn.g),syn.s.words.shape
+    k,s,g,(B,_,T,_) = _kernels(),syn.s,syn.g,syn.s.words.shape
+    pack = _packer(syn, k.Part(g, 0, g.O))
     P,dt,out = g.Ho*g.Wo,k.word_type(g.O),_none if cell else fresh(T, B, g.Ho*g.Wo, g.O)
     keep = keep or not pool
     words,counts = _new_spikes(B if cell and keep else 0, syn.blocks, T, P, dt)
@@ -397,7 +402,7 @@ def _send(syn, cell, pool, pcell, keep):
     def work(begin, end, i):
         for k0,k1,b0,b1,u in _portions(syn, begin, end, i, pool):
             w,n = spikes(i, b0, b1)
-            for ka,kb in _groups(syn, k0, k1): k._forward(ka, kb, b0, b1, T, s.values, s.unit, g, pack(i, ka, kb), syn.rows, cell or k.Neuron(), out, w, n, u)
+            for ka,kb in _groups(syn, k0, k1): k._forward(ka, kb, b0, b1, T, _factors(s), g, pack(i, ka, kb), syn.rows, cell or k.Neuron(), out, w, n, u)
             if pool: k._pool(k0, k1, 0, b1-b0, k.Spikes(w, n.ravel(), _none.ravel(), True, g.O, False), pool, pcell, pwords[b0:b1], pcounts[b0:b1], u)
     share(work, syn.items)
     return words,counts,pwords,pcounts,out
@@ -405,29 +410,39 @@ def _send(syn, cell, pool, pcell, keep):
 # %% ../nbs/03_engine.ipynb #e1edc0ea
 def _return(syn, cell, pool, pcell, words, pwords, offsets, gout, gspikes, want):
     "Gradients of the train's values, if wanted, and of the weights."
-    k,s,g,h,pack,(B,_,T,_) = _kernels(),syn.s,syn.g,syn.h,_packer(syn, syn.h),syn.s.words.shape
+    k,s,g,parts,(B,_,T,_) = _kernels(),syn.s,syn.g,syn.parts,syn.s.words.shape
     grads = fresh(syn.workers if syn.by_blocks else 1, s.offsets[-1] if want else 0); grads[:] = 0
-    out,parts,rows,taps = _like(syn.weight),{},(0,)*h.chunk,(0,)*(h.chunk//h.deep)
+    out,packs,sums = _like(syn.weight),[_packer(syn, p) for p in parts],{}
     if syn.some is not None: out.zero_()
     def work(begin, end, i):
         zero = True
         for k0,k1,b0,b1,u in _portions(syn, begin, end, i, pool, True):
             groups = k._arrange((b1-b0)*T, g, u) if g.linear else 0
             for ka,kb in _groups(syn, k0, k1):
-                dw,*at = _place(syn, h, i, 'dw', ka, kb)
-                if zero or g.linear: dw[:] = 0
-                k._backward(ka, kb, b0, b1, T, s.values, s.unit, g, h, pack(i, ka, kb), dw, rows, taps, groups, cell or k.Neuron(), gout, gspikes, words, offsets,
-                            pool or g, pcell or k.Neuron(), pwords, want, grads[i if syn.by_blocks else 0], u)
-                if syn.by_blocks and g.linear: _unpack(syn, h, dw, out, *at)
+                mine = [_place(p, i, 'dw', ka, kb) for p in parts]
+                for dw,*_ in mine:
+                    if zero or g.linear: dw[:] = 0
+                v = [_weights(p.g, pack(i, ka, kb), dw) for p,pack,(dw,*_) in zip(parts, packs, mine)]
+                k._backward(ka, kb, b0, b1, T, _factors(s), parts[-1].g, *_in_planes(v, g), groups, cell or k.Neuron(), gout, gspikes, words, offsets,
+                            pool or g, pcell or k.Neuron(), pwords, grads[i if syn.by_blocks else 0] if want else None, u)
+                if syn.by_blocks and g.linear: _unpack(syn, parts[0], *mine[0][:1], out, *mine[0][1:])
             zero = False
-        if syn.by_blocks and not g.linear: _unpack(syn, h, dw, out, *at)
-        parts[i] = dw
+        if syn.by_blocks and not g.linear:
+            for p,(dw,*at) in zip(parts, mine): _unpack(syn, p, dw, out, *at)
+        sums[i] = [dw for dw,*_ in mine]
     share(work, syn.items)
-    for i in range(1, len(parts)): # in this order, always
+    for i in range(1, len(sums)): # in this order, always
         if syn.by_blocks: grads[0] += grads[i]
-        else: parts[0] += parts[i]
-    if not syn.by_blocks: share(lambda k0, k1, _: _unpack(syn, h, parts[0][k0:k1], out, k0, k1), len(parts[0]))
+        else:
+            for total,dw in zip(sums[0], sums[i]): total += dw
+    if not syn.by_blocks:
+        for p,d in zip(parts, sums[0]): share(lambda a, b, _: _unpack(syn, p, d[a:b], out, a, b), len(d))
     return grads[0],out
+
+def _weights(g, w, dw): return _kernels().Weights(g, w, dw, (0,)*g.chunk, (0,)*(g.chunk//g.deep))
+
+def _in_planes(v, g): # weights in planes and others, as the kernel wants them
+    return (None, v[0]) if v[0].g==g else (v[0], v[1] if len(v)>1 else None)
 
 # %% ../nbs/03_engine.ipynb #9ca26198
 class _Through(Function):
@@ -466,7 +481,7 @@ class _Pool(Function):
     def backward(ctx, grad):
         k,(s,pool,cell,out) = _kernels(),ctx.a
         grads,g = fresh(s.offsets[-1]),grad.contiguous().numpy()
-        share(lambda b0, b1, i: k._pool_back(b0, b1, s, pool, cell, g, out.words, out.offsets, grads, _buffers(i, pool, h=pool)), len(s.words))
+        share(lambda b0, b1, i: k._pool_back(b0, b1, s, pool, cell, g, out.words, out.offsets, grads, _buffers(i, pool, parts=())), len(s.words))
         return torch.from_numpy(grads),*[None]*4
 
 # %% ../nbs/03_engine.ipynb #b59905ba
@@ -488,7 +503,7 @@ class _Scan(Function):
         k,(s,cell,g,shape) = _kernels(),ctx.a
         (B,_,T,P),grad = s.words.shape,grad.contiguous().numpy()
         dx = fresh(T, B, P, s.channels)
-        share(lambda b0, b1, i: k._scan_back(b0, b1, s.words, s.offsets, cell, grad, g, dx, _buffers(i, g, h=g)), B)
+        share(lambda b0, b1, i: k._scan_back(b0, b1, s.words, s.offsets, cell, grad, g, dx, _buffers(i, g, parts=())), B)
         return _unplanes(dx, shape),None,None
 
 # %% ../nbs/03_engine.ipynb #06d8362f
