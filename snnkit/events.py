@@ -752,7 +752,7 @@ def _backward(k0, k1, b0, b1, T, values, g, planes, others, groups, cell, gout, 
                 part = (b-b0)*T+t
                 _errors(b, k, t, g, N, cell, gout, gspikes, words, offsets, pool, pcell, pwords, u)
                 if g.linear: u.all[part*g.run:(part+1)*g.run] = u.m[:g.run]; continue
-                q,more = _sort(part, part+1, g, u),others is not None and g.O-64*k>16*N
+                q,more = _sort(part, part+1, g, u),others is not None and min(64, g.O-64*k)>16*N
                 if planes is not None:
                     for i in range(N): _return(planes, 4*(k-k0)+i, values, q, i*g.Hm*g.Wm*16, i==0, not more and i==N-1, u, u.m, grads)
                 if others is not None and more: _return(others, min(k-k0, len(others.w)-1), values, q, N*g.Hm*g.Wm*16, N==0, True, u, u.m, grads)

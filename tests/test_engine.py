@@ -338,3 +338,70 @@ def test_choice_is_written_down_and_read_again(monkeypatch, tmp_path):
     finally: engine._notes.cache_clear()
 
 def test_small_work_stays_dense(): assert type(LIF()(Conv2d(1, 4, 3)(torch.ones(4, 2, 1, 8, 8)))) is torch.Tensor
+
+def random_spikes(T, B, *shape, rate=.1): return (torch.rand(T, B, *shape, generator=seeded(5))<rate).float()
+
+def wide(a, b, kernel, size, stride, reset, after):
+    "Spikes enter a convolution wide enough that its backward pass works in planes of 16 channels"
+    torch.manual_seed(0)
+    mid = dict(nothing=[], pool=[AvgPool2d(2), IF(.5, reset=reset)], norm=[])[after]
+    norm = [BatchNorm2d(b)] if after=='norm' else []
+    net = nn.Sequential(Conv2d(1, a, 3, padding=1, bias=False), LIF(.3), Conv2d(a, b, kernel, stride, kernel//2, bias=False), *norm, LIF(.3, reset=reset), *mid)
+    with torch.no_grad():
+        for m in net:
+            if isinstance(m, Conv2d): m.weight.copy_(torch.randint(-8, 17, m.weight.shape, generator=seeded(1))/64)
+    return net, random_spikes(4, 3, 1, size, size, rate=.3)
+
+@pytest.mark.parametrize('reset', ['zero', 'subtract'])
+@pytest.mark.parametrize('after', ['nothing', 'pool', 'norm'])
+@pytest.mark.parametrize('a,b,kernel,size,stride', [(5, 50, 5, 14, 1), (3, 100, 3, 12, 1), (3, 64, 3, 12, 1), (2, 33, 3, 36, 2), (2, 128, 4, 13, 1)])
+def test_gradients_in_planes_of_channels(a, b, kernel, size, stride, after, reset):
+    net,x = wide(a, b, kernel, size, stride, reset, after)
+    with use('numba'): syn = net[2](net[1](net[0](x))).synapse
+    assert syn.parts[0].g.pitch==16 and syn.parts[-1].end==b
+    assert_same(net, x)
+
+def test_planes_and_the_rest_are_all_channels():
+    from snnkit.events import geometry, parts
+    for O in range(1, 200):
+        p = parts(geometry(28, 28, 3, 5, 5, O, 1, 2, 2))
+        assert [p[0].begin, p[-1].end]==[0, O] and all(q.begin==r.end for r,q in zip(p, p[1:])) and all(o.begin<o.end for o in p)
+
+def test_only_active_features_are_moved():
+    torch.manual_seed(0); x = random_spikes(5, 4, 300, rate=.4); x[:, :, 20:] = 0
+    net = nn.Sequential(Linear(300, 130, bias=False), LIF(.2), Linear(130, 3, bias=False), Integrator())
+    with use('numba'): assert net[0](x).synapse.g.C==20
+    assert_same(net, x); assert_same(net, torch.zeros_like(x))
+
+@pytest.mark.parametrize('shape', [(1, 28, 28), (3, 9, 7), (70, 6, 6), (500,)])
+def test_coins_fall_as_in_poisson(shape):
+    x = torch.rand(6, *shape, generator=seeded(0)).mul(2).sub(1).clamp(0, 1) # half of it black
+    with use('numba'): s = engine.coins(x, 9, seeded(3))
+    assert type(s) is Train
+    a,b = seeded(3),seeded(3); assert torch.equal(dense(s), poisson(x, 9, a))
+    with use('numba'): engine.coins(x, 9, b)
+    assert torch.equal(torch.rand(3, generator=a), torch.rand(3, generator=b))
+
+def test_coins_for_what_is_not_sparse():
+    "Signed intensities, a gradient that is asked for, and plain torch give the dense train"
+    x = torch.rand(2, 1, 8, 8)
+    for mode,v in (('numba', -x), ('numba', x.clone().requires_grad_()), ('torch', x)):
+        with use(mode): assert type(engine.coins(v, 4, seeded(0))) is torch.Tensor
+    for bad in (x*2, x+float('nan')):
+        with use('numba'), expect_fail(ValueError): engine.coins(bad, 4)
+    with use('numba'), expect_fail(ValueError): engine.coins(x, 0)
+
+def test_memory_is_used_again_and_never_twice():
+    engine.free()
+    a = engine.fresh(300, 1000); a[:] = 1; at = a.ctypes.data
+    b = engine.fresh(300, 1000); assert b.ctypes.data!=at
+    view = a[5:]; del a; c = engine.fresh(300, 1000); assert c.ctypes.data not in (at, b.ctypes.data) # a view keeps it
+    del view; assert engine.fresh(300, 1000).ctypes.data==at
+    engine.free(); assert not engine._spare and not engine._kept
+
+def test_choice_is_measured_in_inference_mode(monkeypatch, tmp_path):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path)); engine._notes.cache_clear()
+    net,x = lenet(num_steps=20),torch.rand(8, 1, 28, 28)
+    with torch.inference_mode(): net(x)
+    assert len(list((tmp_path/'snnkit'/'engine').glob('*.json')))==1
+    engine._notes.cache_clear()
