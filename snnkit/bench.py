@@ -487,9 +487,9 @@ def medians(
     steps:list,   # functions that take a number, do something and give its seconds
     rounds:int=7  # times that each has its turn
 )->list:          # median seconds of each
-    "Clock `steps` in turn, after one call that does not count."
-    for f in steps: f(0)
-    times = [[f(i) for f in steps] for i in range(1, rounds+1)]
+    "Clock `steps` in turn, each time after a call that does not count: whatever ran before has left the caches and threads as it liked them."
+    def clock(f, i): f(0); return f(i)
+    times = [[clock(f, i) for f in steps] for i in range(1, rounds+1)]
     return [statistics.median(o) for o in zip(*times)]
 
 def line(

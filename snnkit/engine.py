@@ -60,11 +60,15 @@ def _threads(n): return ThreadPoolExecutor(n)
 
 def share(
     f,    # called as `f(begin, end, worker)`
-    n:int # how many items there are
+    n:int, # how many items there are
+    ends=None # where the spikes of each item end, if they are to be shared evenly; else all items are alike
 )->int:   # how many workers there were
     "Let torch's number of threads do items 0 to `n`, each a run of them."
     k = max(1, min(torch.get_num_threads(), n))
     cut = [i*n//k for i in range(k+1)]
+    if ends is not None and ends[-1]:
+        done = ends/ends[-1] + np.arange(n+1)/(2*n) # an item costs something even without spikes
+        cut[1:k] = [int(min(max(np.searchsorted(done, done[-1]*i/k), i), n-k+i)) for i in range(1, k)]
     others = [_threads(k-1).submit(f, cut[i], cut[i+1], i) for i in range(1, k)]
     f(0, cut[1], 0)
     for o in others: o.result()
@@ -168,7 +172,9 @@ def _lazy(cls, shape, make, sources, **kw):
 class Train(Lazy):
     "A spike train in sparse form."
     def _settle(self):
-        if self._recipe: self._found,self._recipe = self._recipe(),None
+        if self._recipe:
+            self._found,self._recipe,self._make = self._recipe(),None,None # what it was made of may go
+            vars(self).pop('synapse', None)
         return self._found
     def dense(self):
         if self._dense is None:
@@ -289,8 +295,10 @@ class _Synapse:
         self.blocks,self.version = -(-g.O//64),_version(weight)
         n = g.run//(16*g.chunk)
         self.rows = (0,)*g.chunk*(2-n%2 if n>1 else 1)
-        self.workers = torch.get_num_threads(); self.by_blocks = self.blocks>=self.workers>1 # who does what: blocks of outputs, whose weights nobody shares, or images
-        self.items = self.blocks if self.by_blocks else B
+        self.workers = torch.get_num_threads(); self.by_blocks = self.blocks>=self.workers>1 and (weight.numel()>_few or not torch.is_grad_enabled()) # who does what: blocks of outputs, whose weights nobody shares, or images
+        self.items,self.ends = (self.blocks, None) if self.by_blocks else (B, s.offsets[::K*T])
+
+_few = 2**20 # weights; in training, a second copy of more would be felt
 
 # %% ../nbs/03_engine.ipynb #f532400a
 _all = np.zeros(0, np.int32)
@@ -347,13 +355,13 @@ def _unpack(syn, part, d, out, a, b):
     _kernels()._from_rows(a, b, part.g.pitch, d, *move, p)
 
 # %% ../nbs/03_engine.ipynb #1a98e0c3
-def _runs(s, g, b0, b1): # images b0 to b1 in runs of some ten thousand spikes
+def _runs(s, g, b0, b1): # images b0 to b1 in runs of some thousand spikes
     ends,cuts = s.offsets[::s.words.shape[1]*s.words.shape[2]],[b0]
     for b in range(b0+1, b1):
         if not g.linear and ends[b+1]-ends[cuts[-1]] > _portion: cuts.append(b)
     return list(zip(cuts, [*cuts[1:], b1]))
 
-_portion = 2**14
+_portion = 2**13
 
 def _buffers(i, g, pool=None, s=None, runs=(), parts=None):
     "Buffers of worker `i` for shapes `g`, with a `pool` behind; for the `runs` of images of `s` that are listed; and if `parts` are given for the backward pass."
@@ -404,8 +412,22 @@ def _send(syn, cell, pool, pcell, keep):
             w,n = spikes(i, b0, b1)
             for ka,kb in _groups(syn, k0, k1): k._forward(ka, kb, b0, b1, T, _factors(s), g, pack(i, ka, kb), syn.rows, cell or k.Neuron(), out, w, n, u)
             if pool: k._pool(k0, k1, 0, b1-b0, k.Spikes(w, n.ravel(), _none.ravel(), True, g.O, False), pool, pcell, pwords[b0:b1], pcounts[b0:b1], u)
-    share(work, syn.items)
+    share(work, syn.items, syn.ends)
     return words,counts,pwords,pcounts,out
+
+# %% ../nbs/03_engine.ipynb #3c7d51be
+def _weights(g, w, dw): return _kernels().Weights(g, w, dw, (0,)*g.chunk, (0,)*(g.chunk//g.deep))
+
+def _in_planes(v, g): # weights in planes and others, as the kernel wants them
+    return (None, v[0]) if v[0].g==g else (v[0], v[1] if len(v)>1 else None)
+
+def _add_up(syn, grads, sums, out): # what the workers found, in this order, always
+    for i in range(1, len(sums)):
+        if syn.by_blocks: grads[0] += grads[i]
+        else:
+            for total,dw in zip(sums[0], sums[i]): total += dw
+    if not syn.by_blocks:
+        for p,d in zip(syn.parts, sums[0]): share(lambda a, b, _: _unpack(syn, p, d[a:b], out, a, b), len(d))
 
 # %% ../nbs/03_engine.ipynb #e1edc0ea
 def _return(syn, cell, pool, pcell, words, pwords, offsets, gout, gspikes, want):
@@ -430,19 +452,9 @@ def _return(syn, cell, pool, pcell, words, pwords, offsets, gout, gspikes, want)
         if syn.by_blocks and not g.linear:
             for p,(dw,*at) in zip(parts, mine): _unpack(syn, p, dw, out, *at)
         sums[i] = [dw for dw,*_ in mine]
-    share(work, syn.items)
-    for i in range(1, len(sums)): # in this order, always
-        if syn.by_blocks: grads[0] += grads[i]
-        else:
-            for total,dw in zip(sums[0], sums[i]): total += dw
-    if not syn.by_blocks:
-        for p,d in zip(parts, sums[0]): share(lambda a, b, _: _unpack(syn, p, d[a:b], out, a, b), len(d))
+    share(work, syn.items, syn.ends)
+    _add_up(syn, grads, sums, out)
     return grads[0],out
-
-def _weights(g, w, dw): return _kernels().Weights(g, w, dw, (0,)*g.chunk, (0,)*(g.chunk//g.deep))
-
-def _in_planes(v, g): # weights in planes and others, as the kernel wants them
-    return (None, v[0]) if v[0].g==g else (v[0], v[1] if len(v)>1 else None)
 
 # %% ../nbs/03_engine.ipynb #9ca26198
 class _Through(Function):
@@ -606,7 +618,7 @@ def neuron(
     bp,owed = grad in ('spike_bp', 'straight_through'),torch.is_grad_enabled() and x.requires_grad
     if not _eventful(x) or owed and not bp or _mode=='auto' and not isinstance(x, Lazy) and x.numel()<_small: return lif(dense(x), leak, threshold, reset, refractory, grad)
     cell = _kernels().Neuron(np.float32(leak), np.float32(threshold), reset=='subtract', refractory, grad=='spike_bp')
-    syn,pool = getattr(x, 'synapse', None),getattr(x, 'pool', None)
+    syn,pool = (getattr(x, o, None) if isinstance(x, Current) else None for o in ('synapse', 'pool'))
     if syn and not refractory: return _train(x.shape, (syn.values, syn.weight), lambda: _run(syn, cell), synapse=syn, cell=cell)
     if pool and not refractory: return _train(x.shape, x.sources, lambda: _pooled(x.train, pool, cell))
     y,box = dense(x),[]

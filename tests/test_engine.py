@@ -1,6 +1,6 @@
 """The engine equals its specification: spikes, gradients and trainings by events are those of the plain layers, for random
 networks over all options and for LeNet and VGG9 whole; and what torch does to modules works over the layers."""
-import copy,subprocess,sys
+import copy,gc,subprocess,sys,weakref
 import numpy as np
 import pytest, torch
 import torch.distributed as dist
@@ -405,3 +405,14 @@ def test_choice_is_measured_in_inference_mode(monkeypatch, tmp_path):
     with torch.inference_mode(): net(x)
     assert len(list((tmp_path/'snnkit'/'engine').glob('*.json')))==1
     engine._notes.cache_clear()
+
+def test_neurons_one_after_another():
+    torch.manual_seed(0); net = nn.Sequential(Conv2d(2, 6, 3, bias=False), LIF(.2), LIF(threshold=1.5), AvgPool2d(2), IF(.4), IF(1.2), Flatten(), Linear(96, 3, bias=False), Integrator()); exact(net)
+    assert_same(net, random_spikes(8, 3, 2, 10, 10, rate=.3))
+
+def test_inference_forgets_what_a_train_was_made_of():
+    net,x = nn.Sequential(Conv2d(2, 6, 3, bias=False), LIF(.2), AvgPool2d(2), IF(.4)),random_spikes(8, 3, 2, 10, 10, rate=.3)
+    with use('numba'), torch.inference_mode():
+        s = to_train(x); words = weakref.ref(s.spikes.words); y = net(s); y.spikes
+        del s; gc.collect()
+    assert words() is None and y.shape==(8, 3, 6, 4, 4)
