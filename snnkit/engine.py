@@ -59,10 +59,10 @@ def _kernels(): # the chapter of events, which needs numba: only when it is need
 def _threads(n): return ThreadPoolExecutor(n)
 
 def share(
-    f,    # called as `f(begin, end, worker)`
-    n:int, # how many items there are
+    f,        # called as `f(begin, end, worker)`
+    n:int,    # how many items there are
     ends=None # where the spikes of each item end, if they are to be shared evenly; else all items are alike
-)->int:   # how many workers there were
+)->int:       # how many workers there were
     "Let torch's number of threads do items 0 to `n`, each a run of them."
     k = max(1, min(torch.get_num_threads(), n))
     cut = [i*n//k for i in range(k+1)]
@@ -437,20 +437,18 @@ def _return(syn, cell, pool, pcell, words, pwords, offsets, gout, gspikes, want)
     out,packs,sums = _like(syn.weight),[_packer(syn, p) for p in parts],{}
     if syn.some is not None: out.zero_()
     def work(begin, end, i):
-        zero = True
+        start = 0 if syn.by_blocks else begin
         for k0,k1,b0,b1,u in _portions(syn, begin, end, i, pool, True):
             groups = k._arrange((b1-b0)*T, g, u) if g.linear else 0
             for ka,kb in _groups(syn, k0, k1):
                 mine = [_place(p, i, 'dw', ka, kb) for p in parts]
                 for dw,*_ in mine:
-                    if zero or g.linear: dw[:] = 0
+                    if b0==start: dw[:] = 0
                 v = [_weights(p.g, pack(i, ka, kb), dw) for p,pack,(dw,*_) in zip(parts, packs, mine)]
                 k._backward(ka, kb, b0, b1, T, _factors(s), parts[-1].g, *_in_planes(v, g), groups, cell or k.Neuron(), gout, gspikes, words, offsets,
                             pool or g, pcell or k.Neuron(), pwords, grads[i if syn.by_blocks else 0] if want else None, u)
-                if syn.by_blocks and g.linear: _unpack(syn, parts[0], *mine[0][:1], out, *mine[0][1:])
-            zero = False
-        if syn.by_blocks and not g.linear:
-            for p,(dw,*at) in zip(parts, mine): _unpack(syn, p, dw, out, *at)
+                if syn.by_blocks and b1==B: # all images are through
+                    for p,(dw,*at) in zip(parts, mine): _unpack(syn, p, dw, out, *at)
         sums[i] = [dw for dw,*_ in mine]
     share(work, syn.items, syn.ends)
     _add_up(syn, grads, sums, out)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Spikes', 'word_type', 'offsets', 'Buffers', 'Geometry', 'geometry', 'pool_geometry', 'Part', 'parts', 'weight_map',
-           'block_size', 'blocks', 'Neuron']
+           'block_size', 'Neuron']
 
 # %% ../nbs/02a_events.ipynb #da5be67c
 from functools import lru_cache
@@ -445,12 +445,6 @@ def block_size(
 )->int:        # floats
     "Size of one block of weights in the kernels' layout."
     return g.C*g.s*g.s*g.kh*g.run
-
-def blocks(
-    g:Geometry # of the synapse
-)->int:        # blocks of weights
-    "How many blocks there are."
-    return -(-g.O//g.pitch)
 
 # %% ../nbs/02a_events.ipynb #398ce6a2
 @_jit
