@@ -374,6 +374,7 @@ class Geometry(NamedTuple):
     run:int               # floats in a run, a multiple of 16*chunk/deep
     linear:bool           # one pixel without margins in and out?
 
+# %% ../nbs/02a_events.ipynb #5e21a9d3
 def geometry(
     H:int,    # height of the input
     W:int,    # width of the input
@@ -751,7 +752,7 @@ def _backward(k0, k1, b0, b1, T, values, g, planes, others, groups, cell, gout, 
                 q,more = _sort(part, part+1, g, u),others is not None and min(64, g.O-64*k)>16*N
                 if planes is not None:
                     for i in range(N): _return(planes, 4*(k-k0)+i, values, q, i*g.Hm*g.Wm*16, i==0, not more and i==N-1, u, u.m, grads)
-                if others is not None and more: _return(others, min(k-k0, len(others.w)-1), values, q, N*g.Hm*g.Wm*16, N==0, True, u, u.m, grads)
+                if others is not None and more: _return(others, k-k0 if planes is None else 0, values, q, N*g.Hm*g.Wm*16, N==0, True, u, u.m, grads)
         if g.linear and others is not None: _return(others, k-k0, values, groups, 0, True, True, u, u.all, grads)
 
 # %% ../nbs/02a_events.ipynb #85aa3d30

@@ -324,18 +324,22 @@ def test_imports_nothing_before_it_is_needed():
 
 # The choice
 
-def test_choice_is_written_down_and_read_again(monkeypatch, tmp_path):
+@pytest.fixture
+def notes_home(monkeypatch, tmp_path):
+    "A cache folder in which nothing was measured yet"
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path)); engine._notes.cache_clear()
-    try:
-        x,conv = poisson(images(8, 2, 20, 20)*.2, 20, seeded(0)),Conv2d(2, 16, 3, bias=False)
-        conv(x); engine._notes.cache_clear()
-        known,file = engine._notes()
-        assert len(known)==1 and file.is_relative_to(tmp_path) and len(next(iter(known.values())))==5
-        key = next(iter(known))
-        for events,kind in (([0, 0, 0, 1, 1], Current), ([1, 1, 1, 0, 0], torch.Tensor)):   # as if one of them cost nothing
-            known[key] = events
-            assert type(conv(x)) is kind
-    finally: engine._notes.cache_clear()
+    yield tmp_path
+    engine._notes.cache_clear()
+
+def test_choice_is_written_down_and_read_again(notes_home):
+    x,conv = poisson(images(8, 2, 20, 20)*.2, 20, seeded(0)),Conv2d(2, 16, 3, bias=False)
+    conv(x); engine._notes.cache_clear()
+    known,file = engine._notes()
+    assert len(known)==1 and file.is_relative_to(notes_home) and len(next(iter(known.values())))==5
+    key = next(iter(known))
+    for events,kind in (([0, 0, 0, 1, 1], Current), ([1, 1, 1, 0, 0], torch.Tensor)):   # as if one of them cost nothing
+        known[key] = events
+        assert type(conv(x)) is kind
 
 def test_small_work_stays_dense(): assert type(LIF()(Conv2d(1, 4, 3)(torch.ones(4, 2, 1, 8, 8)))) is torch.Tensor
 
@@ -399,12 +403,10 @@ def test_memory_is_used_again_and_never_twice():
     del view; assert engine.fresh(300, 1000).ctypes.data==at
     engine.free(); assert not engine._spare and not engine._kept
 
-def test_choice_is_measured_in_inference_mode(monkeypatch, tmp_path):
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path)); engine._notes.cache_clear()
+def test_choice_is_measured_in_inference_mode(notes_home):
     net,x = lenet(num_steps=20),torch.rand(8, 1, 28, 28)
     with torch.inference_mode(): net(x)
-    assert len(list((tmp_path/'snnkit'/'engine').glob('*.json')))==1
-    engine._notes.cache_clear()
+    assert len(list((notes_home/'snnkit'/'engine').glob('*.json')))==1
 
 def test_neurons_one_after_another():
     torch.manual_seed(0); net = nn.Sequential(Conv2d(2, 6, 3, bias=False), LIF(.2), LIF(threshold=1.5), AvgPool2d(2), IF(.4), IF(1.2), Flatten(), Linear(96, 3, bias=False), Integrator()); exact(net)
