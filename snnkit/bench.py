@@ -17,6 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from subprocess import PIPE, Popen
 
+from .cli import friendly, provenance, write_json # first: it tells torch's threads how to wait
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -24,7 +26,6 @@ import torch
 from fastcore.script import call_parse
 from torch import nn
 
-from .cli import friendly, provenance, write_json
 from .data import load
 from .encoding import Encoder, check_choice, need, poisson, seeded
 from .engine import has, peak_rate, to_train, use
@@ -564,10 +565,10 @@ def layer_step(
     g = torch.randn(net(x).shape, generator=seeded(2))
     def step(i):
         with use(mode):
-            s,x.grad = x if mode=='torch' else to_train(x),None
-            if mode!='torch': s.spikes
-            net.zero_grad(); start = time.perf_counter()
-            net(s).backward(g)
+            s = x if mode=='torch' else to_train(x)
+            wanted = [*net.parameters(), *[x if mode=='torch' else s.values]*x.requires_grad]
+            start = time.perf_counter()
+            torch.autograd.grad(net(s), wanted, g)
         return time.perf_counter()-start
     return step
 
@@ -607,7 +608,9 @@ def report_grid(
     kw:dict   # the command's options
 ):
     "Measure the engine's choices, and leave the results in `out`."
-    t = grid_table(grid_shapes, num_steps=kw['num_steps'], batch_size=kw['batch_size'], rounds=kw['runs'])
-    text = '\n'.join([f"One layer and its neurons, training step (ms): T = {kw['num_steps']}, batch of {kw['batch_size']}, threads {kw['threads']}", '',
+    T,B,runs = kw['num_steps'],kw['batch_size'],kw['runs']
+    few = max(1, B//8)
+    t = pd.concat([grid_table({k: v for k,v in grid_shapes.items() if k.startswith(net)}, num_steps=T, batch_size=b, rounds=runs) for net,b in (('LeNet', B), ('VGG9', few))])
+    text = '\n'.join([f"One layer and its neurons, training step (ms): T = {T}, batch of {B} (LeNet) and {few} (VGG9), threads {kw['threads']}", '',
         t.to_string(index=False, float_format='{:.3g}'.format), '', f"auto/best: median {t['auto/best'].median():.3f}, largest {t['auto/best'].max():.3f}"])
     write_report(out, 'grid', t.set_index(['layer', 'rate']), text, plot_grid(t), options=kw)

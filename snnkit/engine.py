@@ -208,7 +208,7 @@ class _Dense(Function): # sparse to dense
     @staticmethod
     def forward(ctx, values, s, shape):
         (B,_,T,P),C,k = s.words.shape,s.channels,_kernels()
-        x = fresh(T, B, P, C); x[:] = 0
+        x = fresh(T, B, P, C)
         share(lambda b0, b1, _: k._scatter(b0, b1, x, s.words, s.offsets, _factors(s)), B)
         ctx.a = s,(T, B, C, P)
         return _unplanes(x, shape)
@@ -288,7 +288,7 @@ class _Synapse:
     def __init__(self, train, weight, stride=1, padding=(0, 0)):
         k,s = _kernels(),train.spikes
         self.s,self.values,self.weight,(B,K,T,self.P) = s,train.values,weight,s.words.shape
-        self.some,self.rank = None,_all
+        self.some,self.rank,self.packed = None,_all,{}
         if weight.ndim==2: g = _only_active(self, k.geometry(1, 1, self.P*s.channels, 1, 1, len(weight)))
         else: g = k.geometry(*train.shape[3:], s.channels, *weight.shape[2:], len(weight), stride, *padding)
         self.g,self.parts,self.shape = g,k.parts(g),(T, B, g.O) + ((g.Ho, g.Wo) if weight.ndim==4 else ())
@@ -296,7 +296,8 @@ class _Synapse:
         n = g.run//(16*g.chunk)
         self.rows = (0,)*g.chunk*(2-n%2 if n>1 else 1)
         self.workers = torch.get_num_threads(); self.by_blocks = self.blocks>=self.workers>1 and (weight.numel()>_few or not torch.is_grad_enabled()) # who does what: blocks of outputs, whose weights nobody shares, or images
-        self.items,self.ends = (self.blocks, None) if self.by_blocks else (B, s.offsets[::K*T])
+        self.reach,self.most = s.offsets[::K*T],int(np.diff(s.offsets).reshape(B, K, T).sum(1).max()) # where the spikes of each image end; the most of an image and step
+        self.items,self.ends = (self.blocks, None) if self.by_blocks else (B, self.reach)
 
 _few = 2**20 # weights; in training, a second copy of more would be felt
 
@@ -342,9 +343,11 @@ def _packer(syn, part):
         if held.get(i)!=(k0, k1): _kernels()._to_rows(a, b, n, *move, out); held[i] = k0,k1
         return out
     if syn.by_blocks: return pack
-    whole,_,blocks = _place(part, 0, 'w', 0, syn.blocks)
-    share(lambda a, b, _: _kernels()._to_rows(a, b, n, *move, whole[a:b]), blocks)
-    return lambda *_: whole
+    if part not in syn.packed: # the backward pass finds it here
+        blocks = -(-(part.end-part.begin)//n)
+        whole = syn.packed[part] = fresh(blocks, _kernels().block_size(part.g))
+        share(lambda a, b, _: _kernels()._to_rows(a, b, n, *move, whole[a:b]), blocks)
+    return lambda *_: syn.packed[part]
 
 def _like(w): # memory for the gradient of a weight, laid out as it is
     return torch.from_numpy(fresh(w.numel())).as_strided(w.shape, torch.empty_like(w, device='meta').stride())
@@ -355,42 +358,39 @@ def _unpack(syn, part, d, out, a, b):
     _kernels()._from_rows(a, b, part.g.pitch, d, *move, p)
 
 # %% ../nbs/03_engine.ipynb #1a98e0c3
-def _runs(s, g, b0, b1): # images b0 to b1 in runs of some thousand spikes
-    ends,cuts = s.offsets[::s.words.shape[1]*s.words.shape[2]],[b0]
-    for b in range(b0+1, b1):
-        if not g.linear and ends[b+1]-ends[cuts[-1]] > _portion: cuts.append(b)
-    return list(zip(cuts, [*cuts[1:], b1]))
+def _runs(syn, b0, b1): # cuts images b0 to b1 into runs of some thousand spikes; those of a linear layer are one run
+    cuts,ends = [b0],syn.reach[b0+1:b1+1].tolist()
+    start = int(syn.reach[b0])
+    for b,(here,there) in enumerate(zip(ends, ends[1:]), b0+1):
+        if not syn.g.linear and there-start>_portion: cuts.append(b); start = here
+    return np.array([*cuts, b1])
 
 _portion = 2**13
 
-def _buffers(i, g, pool=None, s=None, runs=(), parts=None):
-    "Buffers of worker `i` for shapes `g`, with a `pool` behind; for the `runs` of images of `s` that are listed; and if `parts` are given for the backward pass."
+def _buffers(i, g, pool=None, back=False, syn=None, cuts=None):
+    "Buffers of worker `i` for shapes `g`, with a `pool` behind, for the backward pass too; and for the runs of images of `syn` between `cuts`."
     floats,ints = (lambda name, n, t=t: scratch(i, name, n, t) for t in (np.float32, np.int32))
-    pool,px,back = pool or g,g.H*g.W,parts is not None
-    (B,K,T,P),counts = (s.words.shape,np.diff(s.offsets)) if runs else ((0,)*4,np.zeros(0))
-    counts = counts.reshape(B, K, T).sum(1)                                     # spikes of an image and step
-    E = int(max((counts[b0:b1].sum() for b0,b1 in runs), default=0))            # of a run
-    steps = T*max((b1-b0 for b0,b1 in runs), default=0)
+    pool,px,parts = pool or g,g.H*g.W,syn.parts if syn and back else ()
+    K,T,P = syn.s.words.shape[1:] if syn else (0, 0, 0)
+    E,steps = (int(np.diff(syn.reach[cuts]).max()),T*int(np.diff(cuts).max())) if syn else (0, 0) # spikes, and images times steps, of a run
     L = min(E, steps*P)+steps                                                   # pixels of a run that fire, or features
-    M = (E if g.linear else int(counts.max(initial=0)))*back                    # sorted at once
+    M = (0 if not back or not syn else E if g.linear else syn.most)             # spikes sorted at once
     split,q,pq = bool(parts) and parts[0].g!=g,g.Ho*g.Wo*g.n,pool.Ho*pool.Wo*pool.n
     pitch = min(64, parts[0].end)+parts[-1].g.pitch if split else g.pitch       # floats of a pixel
     keys,acc = g.C*g.s*g.s*back,M if split else min(M, steps if g.linear else px) # of a channel at once
     return _kernels().Buffers(
         floats('m', g.Hm*g.Wm*pitch+g.run), floats('Gp', pq), floats('all', steps*g.run*(g.linear and back)), floats('f', max(q, pq)), floats('N', max(q, pq)*back), floats('scale', q), floats('pscale', pq),
         floats('acc', 16*acc), ints('px', L), ints('lit', L+1), ints('start', steps+1), scratch(i, 'ev', E, np.uint16 if g.C<=2**16 else np.int32),
-        ints('at', E if back or s and not s.unit else 0), ints('run', K), _all, ints('residue', px), ints('base', px), ints('count', keys), ints('group', keys), ints('lo', keys+1),
+        ints('at', E if back or syn and not syn.s.unit else 0), ints('run', K), syn.rank if syn else _all, ints('residue', px), ints('base', px), ints('count', keys), ints('group', keys), ints('lo', keys+1),
         ints('place', M), ints('spot', M), ints('plo', pool.H+pool.W), ints('phi', pool.H+pool.W))
 
 # %% ../nbs/03_engine.ipynb #4a3c19ec
-def _portions(syn, begin, end, i, pool, back=False): # blocks and images of worker `i`, and buffers in which its spikes are listed
-    s = syn.s
-    k0,k1,b0,b1 = (begin, end, 0, len(s.words)) if syn.by_blocks else (0, syn.blocks, begin, end)
-    runs = _runs(s, syn.g, b0, b1)
-    u = _buffers(i, syn.g, pool, s, runs, syn.parts if back else None)._replace(rank=syn.rank)
-    for b0,b1 in runs:
-        _kernels()._events(s, b0, b1, back or not s.unit, u)
-        yield k0,k1,b0,b1,u
+def _worker(syn, begin, end, i, pool, back=False): # blocks of worker `i`, runs of its images, and its buffers, in which the spikes of a linear layer are listed
+    k0,k1,b0,b1 = (begin, end, 0, len(syn.s.words)) if syn.by_blocks else (0, syn.blocks, begin, end)
+    cuts = _runs(syn, b0, b1)
+    u = _buffers(i, syn.g, pool, back, syn, cuts)
+    if syn.g.linear: _kernels()._events(syn.s, b0, b1, back or not syn.s.unit, u)
+    return k0,k1,cuts,u
 
 # %% ../nbs/03_engine.ipynb #f6def14d
 _none = np.empty((0,)*4, np.float32)
@@ -403,15 +403,14 @@ def _send(syn, cell, pool, pcell, keep):
     keep = keep or not pool
     words,counts = _new_spikes(B if cell and keep else 0, syn.blocks, T, P, dt)
     pwords,pcounts = _new_spikes(B if pool else 0, syn.blocks, T, pool.Ho*pool.Wo if pool else 0, dt)
-    def spikes(i, b0, b1):
-        if keep: return words[b0:b1],counts[b0:b1]
-        n = b1-b0,syn.blocks,T
+    def spikes(i, cuts):
+        if keep: return words,counts
+        n = int(np.diff(cuts).max()),syn.blocks,T
         return scratch(i, 'words', math.prod(n)*P, dt).reshape(*n, P),scratch(i, 'counts', math.prod(n), np.int64).reshape(n)
     def work(begin, end, i):
-        for k0,k1,b0,b1,u in _portions(syn, begin, end, i, pool):
-            w,n = spikes(i, b0, b1)
-            for ka,kb in _groups(syn, k0, k1): k._forward(ka, kb, b0, b1, T, _factors(s), g, pack(i, ka, kb), syn.rows, cell or k.Neuron(), out, w, n, u)
-            if pool: k._pool(k0, k1, 0, b1-b0, k.Spikes(w, n.ravel(), _none.ravel(), True, g.O, False), pool, pcell, pwords[b0:b1], pcounts[b0:b1], u)
+        k0,k1,cuts,u = _worker(syn, begin, end, i, pool)
+        after = *spikes(i, cuts),pool or g,pcell or k.Neuron(),pwords,pcounts,u
+        for ka,kb in _groups(syn, k0, k1): k._forward(ka, kb, cuts, s, _factors(s), g, pack(i, ka, kb), syn.rows, cell or k.Neuron(), out, *after)
     share(work, syn.items, syn.ends)
     return words,counts,pwords,pcounts,out
 
@@ -432,23 +431,21 @@ def _add_up(syn, grads, sums, out): # what the workers found, in this order, alw
 # %% ../nbs/03_engine.ipynb #e1edc0ea
 def _return(syn, cell, pool, pcell, words, pwords, offsets, gout, gspikes, want):
     "Gradients of the train's values, if wanted, and of the weights."
-    k,s,g,parts,(B,_,T,_) = _kernels(),syn.s,syn.g,syn.parts,syn.s.words.shape
+    k,s,g,parts,T = _kernels(),syn.s,syn.g,syn.parts,syn.s.words.shape[2]
     grads = fresh(syn.workers if syn.by_blocks else 1, s.offsets[-1] if want else 0); grads[:] = 0
     out,packs,sums = _like(syn.weight),[_packer(syn, p) for p in parts],{}
     if syn.some is not None: out.zero_()
     def work(begin, end, i):
-        start = 0 if syn.by_blocks else begin
-        for k0,k1,b0,b1,u in _portions(syn, begin, end, i, pool, True):
-            groups = k._arrange((b1-b0)*T, g, u) if g.linear else 0
-            for ka,kb in _groups(syn, k0, k1):
-                mine = [_place(p, i, 'dw', ka, kb) for p in parts]
-                for dw,*_ in mine:
-                    if b0==start: dw[:] = 0
-                v = [_weights(p.g, pack(i, ka, kb), dw) for p,pack,(dw,*_) in zip(parts, packs, mine)]
-                k._backward(ka, kb, b0, b1, T, _factors(s), parts[-1].g, *_in_planes(v, g), groups, cell or k.Neuron(), gout, gspikes, words, offsets,
-                            pool or g, pcell or k.Neuron(), pwords, grads[i if syn.by_blocks else 0] if want else None, u)
-                if syn.by_blocks and b1==B: # all images are through
-                    for p,(dw,*at) in zip(parts, mine): _unpack(syn, p, dw, out, *at)
+        k0,k1,cuts,u = _worker(syn, begin, end, i, pool, True)
+        groups = k._arrange((cuts[-1]-cuts[0])*T, g, u) if g.linear else 0
+        for ka,kb in _groups(syn, k0, k1):
+            mine = [_place(p, i, 'dw', ka, kb) for p in parts]
+            for dw,*_ in mine: dw[:] = 0
+            v = [_weights(p.g, pack(i, ka, kb), dw) for p,pack,(dw,*_) in zip(parts, packs, mine)]
+            k._backward(ka, kb, cuts, s, _factors(s), parts[-1].g, *_in_planes(v, g), groups, cell or k.Neuron(), gout, gspikes, words, offsets,
+                        pool or g, pcell or k.Neuron(), pwords, grads[i if syn.by_blocks else 0] if want else None, u)
+            if syn.by_blocks:
+                for p,(dw,*at) in zip(parts, mine): _unpack(syn, p, dw, out, *at)
         sums[i] = [dw for dw,*_ in mine]
     share(work, syn.items, syn.ends)
     _add_up(syn, grads, sums, out)
@@ -481,7 +478,7 @@ class _Pool(Function):
     def forward(ctx, values, s, pool, cell, box):
         k,(B,K,T,P) = _kernels(),s.words.shape
         words,counts = _new_spikes(B, K, T, pool.Ho*pool.Wo, s.words.dtype)
-        share(lambda b0, b1, i: k._pool(0, K, b0, b1, s, pool, cell, words, counts, _buffers(i, pool)), B)
+        share(lambda b0, b1, i: k._pool(0, K, b0, b1, s.words, pool, cell, words, counts, _buffers(i, pool)), B)
         box.append(_spikes(words, counts, s.channels))
         ctx.a = s,pool,cell,box[0]
         return _values(box[0])
@@ -491,7 +488,7 @@ class _Pool(Function):
     def backward(ctx, grad):
         k,(s,pool,cell,out) = _kernels(),ctx.a
         grads,g = fresh(s.offsets[-1]),grad.contiguous().numpy()
-        share(lambda b0, b1, i: k._pool_back(b0, b1, s, pool, cell, g, out.words, out.offsets, grads, _buffers(i, pool, parts=())), len(s.words))
+        share(lambda b0, b1, i: k._pool_back(b0, b1, s, pool, cell, g, out.words, out.offsets, grads, _buffers(i, pool, back=True)), len(s.words))
         return torch.from_numpy(grads),*[None]*4
 
 # %% ../nbs/03_engine.ipynb #b59905ba
@@ -513,7 +510,7 @@ class _Scan(Function):
         k,(s,cell,g,shape) = _kernels(),ctx.a
         (B,_,T,P),grad = s.words.shape,grad.contiguous().numpy()
         dx = fresh(T, B, P, s.channels)
-        share(lambda b0, b1, i: k._scan_back(b0, b1, s.words, s.offsets, cell, grad, g, dx, _buffers(i, g, parts=())), B)
+        share(lambda b0, b1, i: k._scan_back(b0, b1, s.words, s.offsets, cell, grad, g, dx, _buffers(i, g, back=True)), B)
         return _unplanes(dx, shape),None,None
 
 # %% ../nbs/03_engine.ipynb #06d8362f
@@ -686,7 +683,9 @@ def atomic(
 # %% ../nbs/03_engine.ipynb #a023ec2a
 _forced = None # while measuring: True for events, False for dense
 
-def _best(f, repeats=3): # seconds of the fastest call
+_repeats = 3
+
+def _best(f, repeats=_repeats): # seconds of the fastest call
     times = []
     for _ in range(repeats+1):
         start = time.perf_counter(); f(); times.append(time.perf_counter()-start)
@@ -696,24 +695,25 @@ def _seconds(layer, shape, T, B, rate, events, learn, inner, owed): # of a synap
     global _forced
     g,old = torch.Generator().manual_seed(0),_forced
     x = (torch.rand(T, B, *shape, generator=g)<rate).float().requires_grad_(inner)
-    train = x if owed else to_train(x)
+    trains = iter([x if owed else to_train(x) for _ in range(_repeats+1)]) # each is met for the first time
     def run():
-        y = neuron(layer(train), .99, 1., 'zero', 0, 'atan' if owed else 'spike_bp')
+        s = next(trains)
+        y = neuron(layer(s), .99, 1., 'zero', 0, 'atan' if owed else 'spike_bp')
         y = y.values if isinstance(y, Train) else y
-        if learn: y.sum().backward()
+        if learn: torch.autograd.grad(y.sum(), [layer.weight, *[s if owed else s.values]*inner])
     try:
         _forced = events
         with torch.set_grad_enabled(learn): return _best(run)
     finally: _forced = old
 
 # %% ../nbs/03_engine.ipynb #451580b5
-_rates = .02, .2 # at which a layer is measured
+_rates = .05, .4 # at which a layer is measured
 
 @torch.inference_mode(False)
 def _measure(layer, shape, macs, learn, inner, owed):
     "Seconds by events: a call, an image and step, and that per unit of rate; and densely: a call, an image and step."
     layer = copy.deepcopy(layer).requires_grad_(learn)
-    B,few = 2*torch.get_num_threads(),2
+    B,few = 2*torch.get_num_threads(),2 if isinstance(layer, nn.Conv2d) else 8 # linear layers leave out features that never fire: let all of them fire
     many = few + max(2, min(64, int(4e8/macs/B)))
     t = lambda T, rate, events: _seconds(layer, shape, T, B, rate, events, learn, inner, owed)
     (r0,r1),n = _rates,B*(many-few)
@@ -748,7 +748,7 @@ def _pays(layer, x, owed):
     learn,n = torch.is_grad_enabled() and layer.weight.requires_grad,x.shape[0]*x.shape[1]
     call,each,rise,dense_call,dense_each = _costs(layer, x.shape[2:], learn, learn and x.requires_grad, owed)
     rate = x.rate if isinstance(x, Train) else torch.count_nonzero(dense(x)).item()/x.numel()
-    return call + n*(each + rise*rate) < 1.05*(dense_call + n*dense_each)
+    return call + n*(each + rise*rate) < dense_call + n*dense_each
 
 # %% ../nbs/03_engine.ipynb #c8d4dd3c
 def peak_rate(

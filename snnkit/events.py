@@ -287,8 +287,9 @@ def _gather(b0, b1, x, words, offsets, values): # values of the dense `x` where 
                     w = words[b, k, t, p]
                     while w: values[r] = x[t, b, p, k*n+first(w)]; r += 1; w = rest(w)
 @_jit
-def _scatter(b0, b1, x, words, offsets, values): # the inverse: into the dense `x`, which is 0
+def _scatter(b0, b1, x, words, offsets, values): # the inverse
     (T,_,P,_),n,K = x.shape,8*words.itemsize,words.shape[1]
+    x[:, b0:b1] = 0
     for b in range(b0, b1):
         for k in range(K):
             r = offsets[(b*K+k)*T]
@@ -538,8 +539,7 @@ def _read(g, k, m, out): # copy the currents of block k instead, for a neuron th
 
 # %% ../nbs/02a_events.ipynb #2adb8a82
 @_jit
-def _forward(k0, k1, b0, b1, T, values, g, w, rows, cell, out, words, counts, u):
-    _reach(g, u)
+def _currents(k0, k1, b0, b1, T, values, g, w, rows, cell, out, words, counts, u): # of images whose spikes are listed
     for k in range(k0, k1):
         for b in range(b0, b1):
             u.m[:] = 0
@@ -647,7 +647,7 @@ def _mean(c, g): # lanes over the area of a window; a product where that is exac
 
 # %% ../nbs/02a_events.ipynb #5be4f08f
 @_jit
-def _pool(k0, k1, b0, b1, s, g, cell, words, counts, u):
+def _pool(k0, k1, b0, b1, fed, g, cell, words, counts, u):
     z = zeros(words, _one); one,still = full(np.float32(1), z),cell.leak==1 and not cell.soft # nothing comes of nothing
     for k in range(k0, k1):
         mine = _mine(words, g.O, k)
@@ -659,17 +659,27 @@ def _pool(k0, k1, b0, b1, s, g, cell, words, counts, u):
                     for x in range(g.Wo):
                         o,p,lit = y*g.Wo+x,(y*g.W+x)*g.s,np.uint64(0)
                         for i in range(g.Kh):
-                            for j in range(g.Kw): lit |= np.uint64(s.words[b, k, t, p+i*g.W+j])
+                            for j in range(g.Kw): lit |= np.uint64(fed[b, k, t, p+i*g.W+j])
                         words[b, k, t, o] = 0
                         if still and not lit: continue
                         c = z
                         for i in range(g.Kh):
-                            for j in range(g.Kw): c = add(c, where(s.words[b, k, t, p+i*g.W+j], one, z))
+                            for j in range(g.Kw): c = add(c, where(fed[b, k, t, p+i*g.W+j], one, z))
                         w,left = _step(add(load(u.Gp, o*g.pitch, 0, z), _mean(c, g)), mine, cell)
                         store(u.Gp, o*g.pitch, 0, left)
                         words[b, k, t, o] = w
                         N += ones(w)
                 counts[b, k, t] = N
+
+# %% ../nbs/02a_events.ipynb #c92e4a17
+@_jit
+def _forward(k0, k1, cuts, s, values, g, w, rows, cell, out, words, counts, pool, pcell, pwords, pcounts, u):
+    _reach(g, u)
+    for i in range(len(cuts)-1):
+        b0,b1,a = cuts[i],cuts[i+1],cuts[i] if len(words)==len(s.words) else 0
+        if not g.linear: _events(s, b0, b1, values is not None, u)
+        _currents(k0, k1, b0, b1, s.words.shape[2], values, g, w, rows, cell, out, words[a:], counts[a:], u)
+        if pwords.size: _pool(k0, k1, 0, b1-b0, words[a:], pool, pcell, pwords[b0:], pcounts[b0:], u)
 
 # %% ../nbs/02a_events.ipynb #a0307f0f
 @_jit
@@ -736,9 +746,7 @@ def _errors(b, k, t, g, N, cell, gout, gspikes, words, offsets, pool, pcell, pwo
 
 # %% ../nbs/02a_events.ipynb #3f6091c9
 @_jit
-def _backward(k0, k1, b0, b1, T, values, g, planes, others, groups, cell, gout, gspikes, words, offsets, pool, pcell, pwords, grads, u):
-    _reach(g, u)
-    if pwords.size: _bounds(pool, u)
+def _blames(k0, k1, b0, b1, T, values, g, planes, others, groups, cell, gout, gspikes, words, offsets, pool, pcell, pwords, grads, u): # of images whose spikes are listed
     for k in range(k0, k1):
         N = 0 if planes is None else min(4, g.O//16-4*k)
         for b in range(b0, b1):
@@ -754,6 +762,14 @@ def _backward(k0, k1, b0, b1, T, values, g, planes, others, groups, cell, gout, 
                     for i in range(N): _return(planes, 4*(k-k0)+i, values, q, i*g.Hm*g.Wm*16, i==0, not more and i==N-1, u, u.m, grads)
                 if others is not None and more: _return(others, k-k0 if planes is None else 0, values, q, N*g.Hm*g.Wm*16, N==0, True, u, u.m, grads)
         if g.linear and others is not None: _return(others, k-k0, values, groups, 0, True, True, u, u.all, grads)
+
+@_jit
+def _backward(k0, k1, cuts, s, values, g, planes, others, groups, cell, gout, gspikes, words, offsets, pool, pcell, pwords, grads, u): # the whole way back, in runs
+    _reach(g, u)
+    if pwords.size: _bounds(pool, u)
+    for i in range(len(cuts)-1):
+        if not g.linear: _events(s, cuts[i], cuts[i+1], True, u)
+        _blames(k0, k1, cuts[i], cuts[i+1], s.words.shape[2], values, g, planes, others, groups, cell, gout, gspikes, words, offsets, pool, pcell, pwords, grads, u)
 
 # %% ../nbs/02a_events.ipynb #85aa3d30
 @_jit
