@@ -4,22 +4,24 @@
 
 # %% auto #0
 __all__ = ['picojoules', 'check_confidence', 'check_count', 'accuracy_interval', 'paired_interval', 'Increment', 'hits',
-           'error_increment', 'confusion', 'batches', 'is_spikes', 'firing_rates', 'fan_out', 'synaptic_ops', 'energy']
+           'disagreements', 'error_increment', 'mcnemar', 'SeedInterval', 'seed_interval', 'confusion', 'batches',
+           'is_spikes', 'firing_rates', 'fan_out', 'synaptic_ops', 'energy', 'break_even', 'break_even_rate']
 
 # %% ../nbs/08_measures.ipynb #6e55c14a
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, t as student
 from sklearn.metrics import confusion_matrix
 from torch import nn
 from torch.func import functional_call
 from torch.utils.data import DataLoader
 
-from .encoding import Encoder, check_choice, need
+from .encoding import Encoder, check_choice, check_steps, need
 from .layers import LIF, OverTime, watch
 from .training import undisturbed
 
@@ -81,6 +83,19 @@ def hits(
          'it must be an `Evaluation` or bools of shape [N]', 'Use `evaluate(model, dataset)` or `predictions==labels`.')
     return right.cpu()
 
+# %% ../nbs/08_measures.ipynb #6a5b2c90
+def disagreements(
+    a,                # `Evaluation` of the first network, or which images it got right, bool, shape [N]
+    b,                # the same of the second, for the same images
+    names=('a', 'b')  # how errors call the two
+)->tuple:             # number of images that only the first got right, that only the second got right, and of all
+    "Count the images on which two networks disagree; raises ValueError if they cannot have seen the same images in the same order."
+    (p,q),same = (hits(a), hits(b)),'both must be for the same images in the same order'
+    need(len(p)==len(q), f'`{names[0]}` has {len(p)} images, `{names[1]}` {len(q)}', same, 'Evaluate both on the same data set.')
+    alike = not (hasattr(a, 'labels') and hasattr(b, 'labels')) or a.labels.cpu().equal(b.labels.cpu())
+    need(alike, f'the labels of `{names[0]}` and `{names[1]}` differ', same, 'Evaluate both on the same data set.')
+    return (p&~q).sum().item(), (q&~p).sum().item(), len(p)
+
 # %% ../nbs/08_measures.ipynb #b40a2549
 def error_increment(
     snn,                 # `Evaluation` of the spiking network, or which images it got right, bool, shape [N]
@@ -88,13 +103,39 @@ def error_increment(
     confidence:float=.95 # of the interval, in (0, 1)
 )->Increment:            # points, low, high
     "Accuracy of `ann` minus that of `snn` in percentage points, with a paired interval; raises ValueError if the images differ."
-    s,a = hits(snn), hits(ann)
-    need(len(s)==len(a), f'`snn` has {len(s)} images, `ann` {len(a)}', 'both must be for the same images', 'Evaluate both on the same data set.')
-    same = not (hasattr(snn, 'labels') and hasattr(ann, 'labels')) or snn.labels.cpu().equal(ann.labels.cpu())
-    need(same, 'the labels of `snn` and `ann` differ', 'both must be for the same images in the same order', 'Evaluate both on the same data set.')
-    b,c = (a&~s).sum().item(), (s&~a).sum().item()
-    low,high = paired_interval(b, c, len(s), confidence)
-    return Increment(100*(b-c)/len(s), 100*low, 100*high)
+    b,c,n = disagreements(ann, snn, ('ann', 'snn'))
+    low,high = paired_interval(b, c, n, confidence)
+    return Increment(100*(b-c)/n, 100*low, 100*high)
+
+# %% ../nbs/08_measures.ipynb #4d7e91c8
+def mcnemar(
+    a, # `Evaluation` of the first network, or which images it got right, bool, shape [N]
+    b  # the same of the second, for the same images
+)->float: # p, in [0, 1]
+    "McNemar's exact test, on both sides, that two networks err equally often; raises ValueError if the images differ."
+    only_a,only_b,_ = disagreements(a, b)
+    return float(binomtest(only_a, only_a+only_b).pvalue) if only_a+only_b else 1.
+
+# %% ../nbs/08_measures.ipynb #8c1f3e67
+class SeedInterval(NamedTuple):
+    "A measure over several seeds, in its own unit."
+    mean:float # of the values
+    sd:float   # their standard deviation (n-1), nan for one value
+    low:float  # lower end of the interval for the mean
+    high:float # upper end of the interval for the mean
+
+def seed_interval(
+    values,              # one number a seed, such as accuracies
+    confidence:float=.95 # how often such intervals hold the true mean, in (0, 1)
+)->SeedInterval:         # mean, sd, low, high
+    "Mean, standard deviation and Student's t interval of `values`; raises ValueError if there is none or one is not finite."
+    check_confidence(confidence)
+    v = np.asarray(values, float)
+    need(v.ndim==1 and len(v)>0 and np.isfinite(v).all(), f'`values` is {values}', 'it must hold one finite number a seed', 'Leave out runs that failed.')
+    mean,n = v.mean(),len(v)
+    sd = v.std(ddof=1) if n>1 else math.nan
+    half = student.ppf((1+confidence)/2, n-1)*sd/math.sqrt(n)
+    return SeedInterval(*map(float, (mean, sd, mean-half, mean+half)))
 
 # %% ../nbs/08_measures.ipynb #e250d444
 def confusion(
@@ -199,3 +240,25 @@ def energy(
     for o in ops.operation: check_choice('operation', o, picojoules)
     need((ops[count]>=0).all(), f'`ops.{count}` is as low as {ops[count].min()}', 'counts cannot be negative', 'Use `synaptic_ops`.')
     return pd.Series((ops[count]*ops.operation.map(picojoules)/1e6).values, ops.layer, name='energy (µJ)')
+
+# %% ../nbs/08_measures.ipynb #e1f7b93c
+def break_even(
+    mac:float=picojoules['MAC'], # energy of a MAC, pJ
+    ac:float=picojoules['AC'],   # energy of an AC, pJ
+    activity:float=1.            # share of the twin's inputs that it works for, in [0, 1]; 1 if it does not skip its zeros
+)->float:                        # spikes of an input over the whole window, mean
+    "Spikes per input below which a layer of an SNN spends less compute energy than its twin's; raises ValueError for impossible energies or shares."
+    for n,v in (('mac', mac), ('ac', ac)): need(0<v<math.inf, f'`{n}` is {v}', 'it must be positive and finite', 'At 45 nm a MAC takes 4.6 pJ, an AC 0.9 pJ.')
+    need(0<=activity<=1, f'`activity` is {activity}', 'it must lie in [0, 1]', 'Use that of `synaptic_ops`, or 1 for dense MACs.')
+    return mac*activity/ac
+
+# %% ../nbs/08_measures.ipynb #a60f4e1d
+def break_even_rate(
+    num_steps:int,               # time steps T
+    mac:float=picojoules['MAC'], # energy of a MAC, pJ
+    ac:float=picojoules['AC'],   # energy of an AC, pJ
+    activity:float=1.            # share of the twin's inputs that it works for, in [0, 1]
+)->float:                        # spikes per input and step; above 1, an SNN always spends less
+    "`break_even` as a firing rate; raises ValueError as it does, and for a number of steps that is none."
+    check_steps(num_steps)
+    return break_even(mac, ac, activity)/num_steps

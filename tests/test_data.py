@@ -9,7 +9,10 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 import snnkit.data as D
-from snnkit.data import Augmented, Images, Raw, Shuffle, crop_flip, fingerprints, kfold, load, split, stratified
+from snnkit.data import (Augmented, Data, Images, Raw, Shuffle, augmentations, crop_flip, fingerprints, kfold, load, shift_rotate, split, stratified,
+                         subset, turned)
+from snnkit.models import lenet, twin
+from snnkit.training import fit, set_seed
 
 few = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -119,6 +122,60 @@ def test_folds_of_digits(digits):
     five = [load(fold=i, folds=5, seed=3) for i in range(5)]
     assert sum(len(keys(o.valid)) for o in five)==4000==len(set().union(*[keys(o.valid) for o in five]))
     assert all(disjoint(o) and o.test.x.equal(digits.test.x) for o in five)
+    assert all(keys(o.train) | keys(o.valid)==keys(digits.train) | keys(digits.valid) for o in five)
+    assert all(a.valid.y.bincount().tolist()==[80]*10 for a in five) and not load(fold=0, seed=4).valid.x.equal(five[0].valid.x)
+
+@few
+@given(st.lists(st.integers(0, 9), min_size=40, max_size=90), st.integers(2, 4), st.integers(0, 2**32-1))
+def test_folds_of_copies(picks, folds, seed):
+    "Pictures that occur many times: no fold trains on one that it validates, and over all folds each one validates."
+    x,y = noise(40)[torch.tensor(picks)*4 + torch.arange(len(picks))%4],torch.arange(len(picks))%2
+    raw = Raw('copies', list('ab'), (x,y), (x[:3],y[:3]))
+    try: cuts = [split(raw, lambda y: kfold(y, i, folds, seed)) for i in range(folds)]
+    except ValueError as e: assert 'smallest class' in str(e); return
+    assert all(map(disjoint, cuts))
+    assert set().union(*[keys(o.valid) for o in cuts])==set(fingerprints(x))-set(fingerprints(x[:3]))
+    assert sum(len(o.valid) for o in cuts)+cuts[0].dropped['test']==len(x)
+
+# A part of the images
+
+@few
+@given(st.lists(st.integers(0, 3), min_size=12, max_size=300), st.data())
+def test_subset(labels, data):
+    y = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]+labels)
+    n,m = sorted(data.draw(st.tuples(*[st.integers(8, len(y))]*2)))
+    a,b = subset(y, n),subset(y, m)
+    assert len(a)==n and len(b)==m and set(a.tolist())<=set(b.tolist()) and a.tolist()==sorted({*a.tolist()}) and subset(y, n).equal(a)
+    have,all_ = y[a].bincount(minlength=4),y.bincount(minlength=4)
+    assert have.min()>=2 and (have-n/len(y)*all_).abs().max()<=4
+    assert subset(y, len(y)).tolist()==list(range(len(y)))
+
+@pytest.mark.parametrize('n', [20, 37, 400, 3999, 4000])
+def test_part_of_digits(digits, n):
+    "The same images whatever the split, of every class alike; test stays whole."
+    used = lambda d: sorted(fingerprints(d.train.x)+fingerprints(d.valid.x))
+    cuts = [load(part=n, valid=.5, seed=1), load(part=n, valid=.5), load(part=n, fold=0, folds=2), load(part=n, fold=1, folds=2, seed=9)]
+    assert all(used(d)==used(cuts[0]) and len(used(d))==n and disjoint(d) and d.test.x.equal(digits.test.x) for d in cuts)
+    assert set(used(cuts[0]))<=keys(digits.train) | keys(digits.valid) and len({d.split_hash for d in cuts})==4
+    of_each = torch.cat([cuts[0].train.y, cuts[0].valid.y]).bincount(minlength=10)
+    assert of_each.max()-of_each.min()<=1 and cuts[0].name==digits.name and cuts[0].classes==digits.classes
+    assert keys(load(part=n, fold=1, folds=2).valid)==keys(cuts[2].train)
+    if n==4000: assert load(part=n).split_hash==digits.split_hash
+
+def test_the_part_is_always_the_same():
+    "Results name a part by its size alone, so a change of library or code that moves it must not go unnoticed."
+    assert load(part=400).split_hash=='381cc886'
+
+def test_part_of_classes_that_are_not_alike(tmp_path):
+    p = folder(folder(tmp_path/'pets', 60, classes=['cat']), 30, classes=['dog'], seed=1)
+    d = load(p, part=36)
+    assert (torch.cat([d.train.y, d.valid.y]).bincount()).tolist()==[24, 12] and len(d.test)==18 and disjoint(d)
+
+def test_copies_of_test_images_are_no_part():
+    x,y = noise(60),torch.arange(60)%2
+    d = split(Raw('copies', list('ab'), (x,y), (x[:20],y[:20])), lambda y: stratified(y, .5), part=40)
+    assert d.dropped==dict(test=20, valid=0) and len(d.train)+len(d.valid)==40 and disjoint(d)
+    with pytest.raises(ValueError, match='from 4, two of every class, to 40'): split(Raw('copies', list('ab'), (x,y), (x[:20],y[:20])), lambda y: stratified(y, .5), part=41)
 
 # Batches
 
@@ -203,12 +260,70 @@ def test_crop_flip_makes_crops_and_mirrors():
     for ds.epoch in range(400): left += int(ds.pixels(0)[0,0,0]>0)
     assert 140<left<260
 
+changes = dict(shift=shift_rotate(), flip=crop_flip(28), turn=shift_rotate(180, 20))
+
+@pytest.mark.parametrize('name', changes)
+def test_a_look_depends_on_seed_epoch_and_image_alone(digits, name):
+    "Alone or in any batch, in any order, in a worker process, after any other draw, to the last bit."
+    ds = Augmented(Images(digits.train.x[:40], digits.train.y[:40]), changes[name], seed=5)
+    full = ds.pixels(slice(None))
+    for i in ([7], [39, 0, 7], list(range(40))[::-1], torch.arange(3, 20), slice(1, 40, 4)):
+        torch.rand(3)
+        assert ds.pixels(i).equal(full[i])
+    assert all(ds.pixels(i).equal(full[i]) for i in range(40))
+    assert torch.cat([x for x,_ in DataLoader(ds, 9, num_workers=2)]).equal(ds[:][0])
+    ds.epoch = 1
+    assert not ds.pixels([3]).equal(full[[3]]) and not Augmented(ds, changes[name], seed=6).pixels([3]).equal(full[[3]])
+
+@pytest.mark.parametrize('name', augmentations)
+def test_an_snn_and_its_twin_see_the_same_looks(digits, name):
+    "In real training, whatever else a network draws."
+    few = Images(digits.train.x[::60], digits.train.y[::60])
+    def looks(net):
+        ds,seen = Augmented(few, augmentations[name]((28, 28)), seed=3),[]
+        net.register_forward_pre_hook(lambda m, x: seen.append(x[0].clone()) if m.training else None)
+        fit(net, Data('few', digits.classes, ds, few, few, dict(test=0, valid=0)), epochs=2, batch_size=16, seed=3, quiet=True)
+        return torch.cat(seen)
+    set_seed(0); snn = lenet(num_steps=2); ann = twin(snn)
+    a,b = looks(snn),looks(ann)
+    assert a.equal(b) and len(a)==120 and not a[:60].sort(0)[0].equal(a[60:].sort(0)[0])
+
+@few
+@given(st.floats(-180, 180), st.floats(-9, 9), st.floats(-9, 9), st.sampled_from([(1, 28, 28), (3, 8, 13), (1, 9, 6)]), st.integers(0, 99))
+def test_turned_is_torchvisions_affine(angle, dx, dy, shape, seed):
+    "To one grey level, and but for pixels at the very edge of the image, where rounding decides whether they are inside."
+    from torchvision.transforms.v2 import InterpolationMode, functional
+    x = noise(1, shape, seed)
+    d = (turned(x, [(angle, dx, dy)]).int()-functional.affine(x, angle, [dx, dy], 1., [0., 0.], InterpolationMode.BILINEAR).int()).abs()
+    assert (d>1).sum()<=1
+
+def test_shift_rotate_stays_within_its_limits():
+    draws = torch.tensor([shift_rotate(10, 2).draw(torch.Generator().manual_seed(i)) for i in range(2000)])
+    for v,limit in zip(draws.T, (10, 2, 2)):
+        assert v.abs().max()<=limit and v.min()<-.97*limit and v.max()>.97*limit and v.mean().abs()<.06*limit
+        assert v.std().item()==pytest.approx(limit/3**.5, rel=.05)
+    assert draws.T.corrcoef().sub(torch.eye(3)).abs().max()<.08
+    x = noise(4)
+    assert Augmented(Images(x, torch.arange(4)), shift_rotate(0, 0)).pixels([0, 1, 2, 3]).equal(x)
+    white = torch.full((1, 1, 9, 9), 255, dtype=torch.uint8)
+    assert turned(white, [(45., 0., 0.)])[0,0,0,0]==0==turned(white, [(0., 3., 0.)])[0,0,4,2] and turned(white, [(45., 1., 1.)])[0,0,4,4]==255
+
+def test_augmentations_go_by_name(digits):
+    for name,by_hand in (('shift', shift_rotate()), ('flip', crop_flip((28, 28)))):
+        d = load(augment=name, seed=7)
+        assert d.train.pixels([0, 9]).equal(Augmented(d.train, by_hand, seed=7).pixels([0, 9])) and not isinstance(d.valid, Augmented)
+    assert load(augment='flip', size=(14, 20)).train.pixels([0]).shape==(1, 1, 14, 20)
+    with pytest.raises(ValueError, match="`augment` is 'mirror'.*'shift', 'flip'"): load(augment='mirror')
+    for kw,says in ((dict(degrees=-1), '`degrees` is -1'), (dict(degrees=181), r'\[0, 180\]'), (dict(shift=-.5), '`shift` is'), (dict(shift=float('nan')), '`shift` is')):
+        with pytest.raises(ValueError, match=says): shift_rotate(**kw)
+
 # Arguments
 
 @pytest.mark.parametrize('kw,says', [(dict(name='mnizt'), 'digits, MNIST, FashionMNIST, CIFAR10, CIFAR10-JPEG'), (dict(name='no/such/folder'), 'Check the spelling'), (dict(name=''), 'a name or a path'),
     (dict(name=3), 'a name or a path'), (dict(name=Path('digits-of-mine')), 'the path of a folder'), *[(dict(valid=o), '`valid` is') for o in (0, 1, -.1, 1.5, float('nan'))],
     (dict(valid=.0001), 'too few'), (dict(fold=5), r'0\.\.4'), (dict(fold=-1), r'0\.\.4'), (dict(fold=.5), 'integer'), (dict(fold=0, folds=1), 'at least 2'), (dict(fold=0, folds=401), 'smallest class has 400'),
-    (dict(seed=-1), '`seed` is -1'), (dict(seed=2**32), '`seed`'), (dict(seed=1.5), '`seed`'), (dict(size=0), '`size`'), (dict(size=(3, 4, 5)), '`size`')])
+    (dict(seed=-1), '`seed` is -1'), (dict(seed=2**32), '`seed`'), (dict(seed=1.5), '`seed`'), (dict(size=0), '`size`'), (dict(size=(3, 4, 5)), '`size`'),
+    *[(dict(part=o), 'from 20, two of every class, to 4000') for o in (0, 19, 4001, -5, .5, 100.)], (dict(part=20), 'too few')])
 def test_bad_arguments(kw, says):
     with pytest.raises(ValueError, match=says): load(**kw)
 

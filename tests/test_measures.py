@@ -2,16 +2,17 @@
 import math
 from types import SimpleNamespace
 
-import numpy as np, pytest, torch
+import numpy as np, pandas as pd, pytest, torch
 from hypothesis import assume, given, settings, strategies as st
-from scipy.stats import norm
+from scipy.stats import chi2, norm
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 from snnkit.encoding import Direct, Poisson
-from snnkit.layers import IF, LIF, AvgPool2d, Conv2d, Dropout, Flatten, Integrator, Linear, spike_trains
-from snnkit.measures import (accuracy_interval, confusion, energy, error_increment, fan_out, firing_rates, is_spikes, paired_interval,
-                             synaptic_ops, undisturbed)
-from snnkit.models import lenet, twin
+from snnkit.engine import use
+from snnkit.layers import IF, LIF, AvgPool2d, Conv2d, Dropout, Flatten, Integrator, Linear, spike_trains, watch
+from snnkit.measures import (accuracy_interval, break_even, break_even_rate, confusion, disagreements, energy, error_increment, fan_out, firing_rates,
+                             is_spikes, mcnemar, paired_interval, seed_interval, synaptic_ops, undisturbed)
+from snnkit.models import build, lenet, twin
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 conf = st.floats(.5, .999)
@@ -117,6 +118,58 @@ def test_other_images_are_refused():
     with pytest.raises(ValueError, match='labels'): error_increment(evaluation(y, y), evaluation(y, y.flip(0)))
     with pytest.raises(ValueError, match='bools'): error_increment(y, y)
     with pytest.raises(ValueError, match='bools'): error_increment(y[:0]==0, y[:0]==0)
+    with pytest.raises(ValueError, match='`a` has 6 images, `b` 5.*same images'): mcnemar(y>2, y[1:]>2)
+    with pytest.raises(ValueError, match='labels of `a` and `b`'): mcnemar(evaluation(y, y), evaluation(y, y.flip(0)))
+    with pytest.raises(ValueError, match='bools'): mcnemar(y, y)
+
+def pair(b, c, n):
+    "Which of `n` images each of two networks got right: `b` only the first, `c` only the second."
+    i = torch.arange(n)
+    return (i<b) | (i>=b+c), i>=b
+
+@few
+@given(table())
+def test_mcnemar_is_the_sum_of_the_tails(bcn):
+    b,c,n = bcn
+    x,y = pair(b, c, n)
+    p,m = mcnemar(x, y), b+c
+    assert disagreements(x, y)==bcn and 0<=p<=1 and p==mcnemar(y, x)
+    log = lambda k: math.lgamma(m+1)-math.lgamma(k+1)-math.lgamma(m-k+1)-m*math.log(2)
+    assert p==pytest.approx(min(1, 2*sum(math.exp(log(k)) for k in range(max(b, c), m+1))), rel=1e-6, abs=1e-200)
+    if m: assert mcnemar(*pair(b, c, m))==p # images on which they agree do not matter
+
+@pytest.mark.parametrize('b,c,p', [(0, 0, 1), (1, 0, 1), (5, 5, 1), (6, 0, .03125), (0, 10, .001953125), (8, 2, .109375), (9, 1, .021484375)])
+def test_mcnemar_known_values(b, c, p): assert mcnemar(*pair(b, c, 20))==pytest.approx(p, rel=1e-12)
+
+@pytest.mark.parametrize('b,c', [(700, 800), (900, 800), (610, 600)])
+def test_mcnemar_is_near_its_chi_squared(b, c):
+    "With many disagreements the exact test and McNemar's own approximation, with Edwards' correction, agree."
+    assert mcnemar(*pair(b, c, 3000))==pytest.approx(chi2.sf((abs(b-c)-1)**2/(b+c), 1), abs=2e-3)
+
+# Seeds
+
+@few
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=12), conf, st.floats(-10, 10), st.floats(.1, 10))
+def test_seed_interval_moves_with_its_values(v, c, add, times):
+    a,b = seed_interval(v, c),seed_interval([add+times*o for o in v], c)
+    assert a.mean==pytest.approx(np.mean(v), abs=1e-9) and a.sd==pytest.approx(pd.Series(v).std(), abs=1e-9) and a.low<=a.mean<=a.high
+    assert np.allclose(b, [add+times*a.mean, times*a.sd, add+times*a.low, add+times*a.high], atol=1e-6)
+    assert np.allclose(seed_interval(v[::-1], c), a, atol=1e-9)
+    if a.sd>1e-6: assert seed_interval(v, min(.9999, c+.0005)).high>a.high
+
+@pytest.mark.parametrize('n,t', [(2, 12.7062), (3, 4.3027), (5, 2.7764), (10, 2.2622), (30, 2.0452)])
+def test_seed_interval_has_students_t(n, t):
+    "The table of the 97.5 % quantiles, for n-1 degrees of freedom."
+    o = seed_interval(range(n))
+    assert (o.high-o.mean)/o.sd*math.sqrt(n)==pytest.approx(t, abs=1e-4)==(o.mean-o.low)/o.sd*math.sqrt(n)
+
+def test_seed_interval_of_few():
+    one = seed_interval([.5])
+    assert one.mean==.5 and all(map(math.isnan, one[1:]))
+    assert seed_interval(torch.tensor([2., 2, 2]))==(2, 0, 2, 2)
+    for bad in ([], [1, math.nan], [1, math.inf], [[1, 2]]):
+        with pytest.raises(ValueError, match='`values` is .*one finite number a seed'): seed_interval(bad)
+    with pytest.raises(ValueError, match='`confidence`'): seed_interval([1, 2], 95)
 
 def test_confusion():
     y,p = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 2, 0, 2])
@@ -256,6 +309,97 @@ def test_energy_refuses():
     with pytest.raises(ValueError, match="'effective', 'dense'"): energy(ops, 'all')
     with pytest.raises(ValueError, match="'MAC', 'AC'"): energy(ops.assign(operation='XOR'))
     with pytest.raises(ValueError, match='negative'): energy(ops.assign(dense=-1), 'dense')
+
+# Break-even
+
+@few
+@given(st.floats(.01, 100), st.floats(.01, 100), st.floats(0, 1), st.integers(1, 1000))
+def test_break_even_is_where_the_energies_meet(mac, ac, activity, T):
+    n = break_even(mac, ac, activity)
+    assert n*ac==pytest.approx(mac*activity) and break_even_rate(T, mac, ac, activity)*T==pytest.approx(n)
+
+@few
+@given(st.integers(1, 12), st.floats(.05, 1), st.floats(.1, 1), st.integers(0, 99))
+def test_a_layer_wins_below_the_break_even(T, p, lit, seed):
+    "As `energy` counts: a layer fed by coins against its twin, fed by an image of which a share `lit` is not black."
+    net,x = nn.Sequential(Poisson(T), Conv2d(1, 2, 3, padding=1)),torch.rand(3, 1, 6, 6, generator=seeded(seed))
+    s,a = synaptic_ops(net, torch.full_like(x, p)),synaptic_ops(net[1].counterpart(), x*(x<=max(lit, x.min())))
+    assume(a.operation[0]=='MAC')
+    for count,act in (('dense', 1.), ('effective', a.activity[0])):
+        ratio = s.steps[0]*s.activity[0]/break_even(activity=act)
+        if count=='dense': a.dense = a.effective/a.activity # without the padding, as a spike's fan-out
+        assert energy(s).sum()/energy(a, count).sum()==pytest.approx(ratio)
+        assert (ratio<1)==(s.activity[0]<break_even_rate(T, activity=act))
+
+def test_break_even_known_values():
+    assert break_even()==pytest.approx(5.11, abs=.002) and break_even(activity=.5)==pytest.approx(2.56, abs=.005) and break_even(activity=0)==0
+    assert break_even_rate(100)==pytest.approx(.0511, abs=1e-4) and break_even_rate(5)>1>break_even_rate(6)
+    assert break_even(.23, .03)==pytest.approx(7.67, abs=.01) # 8-bit integers
+
+@pytest.mark.parametrize('kw', [dict(mac=0), dict(mac=-4.6), dict(ac=0), dict(ac=math.inf), dict(ac=math.nan), dict(activity=-.1), dict(activity=1.1), dict(activity=math.nan)])
+def test_break_even_refuses(kw):
+    for f in (break_even, lambda **kw: break_even_rate(10, **kw)):
+        with pytest.raises(ValueError, match=f'`{[*kw][0]}` is'): f(**kw)
+    with pytest.raises(ValueError, match='`num_steps` is'): break_even_rate(.5)
+
+# NeuroBench
+
+def neurobench(net, x):
+    "The operations per image that NeuroBench counts in `net`, a torch module or one of ours, whose layers it gets to hear step by step."
+    pytest.importorskip('neurobench', reason='neurobench is not installed; `pip install snnkit[dev]` brings it', exc_type=ImportError)
+    from neurobench.benchmarks import Benchmark
+    from neurobench.metrics.workload import SynapticOperations
+    from neurobench.models import NeuroBenchModel, TorchModel
+    class StepByStep(NeuroBenchModel):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleDict({n.replace('.', '_'): m.counterpart() for n,m in net.named_modules() if isinstance(m, (Conv2d, Linear))})
+        def __net__(self): return self.layers
+        def __call__(self, x):
+            step_by_step = lambda n,m,x,y: [self.layers[n.replace('.', '_')](o) for o in x]
+            with undisturbed(net, 0), watch(net, step_by_step, (Conv2d, Linear)): return net(x)
+    spiking = any(isinstance(m, (Conv2d, Linear)) for m in net.modules())
+    loader = DataLoader(TensorDataset(x, torch.zeros(len(x))), len(x))
+    return Benchmark(StepByStep() if spiking else TorchModel(net), loader, [], [], [[], [SynapticOperations]]).run(quiet=True)['SynapticOperations']
+
+def assert_counts_as_neurobench(net, x):
+    "Doubles, for sums of millions without rounding."
+    net,x = net.double(),x.double()
+    with use('torch'): theirs,ours = neurobench(net, x),synaptic_ops(net, x)
+    assert (ours.activity>0).all() # every layer has something to do
+    met = ours.groupby('operation').effective.sum()
+    assert {o: met.get(o, 0) for o in ('AC', 'MAC')}==pytest.approx(dict(AC=theirs['Effective_ACs'], MAC=theirs['Effective_MACs']), rel=1e-12)
+    return ours,theirs['Dense']
+
+def model(name, **kw):
+    torch.manual_seed(0)
+    return build(name, num_steps=4, kappa=4., **kw)
+
+@pytest.mark.parametrize('name', ['lenet', 'vgg9'])
+@pytest.mark.parametrize('encoder', ['poisson', 'direct'])
+def test_models_count_as_neurobench(name, encoder):
+    net = model(name, encoder=Direct(4) if encoder=='direct' else None)
+    c,size = (1, 28) if name=='lenet' else (3, 32)
+    x = torch.rand(2, c, size, size, generator=seeded(0))
+    for o in (net, twin(net)):
+        ours,dense = assert_counts_as_neurobench(o, x)
+        assert (ours.effective/ours.activity).sum()==pytest.approx(dense, rel=1e-12)   # NeuroBench's dense count is without the padding
+        assert dense<ours.dense.sum()
+    assert set(synaptic_ops(net, x.double()).operation)==({'AC', 'MAC'} if encoder=='direct' else {'AC'})
+
+def test_without_padding_dense_is_as_neurobench():
+    torch.manual_seed(0)
+    net = nn.Sequential(Poisson(3), Conv2d(2, 4, 3, stride=2), LIF(threshold=.2), AvgPool2d(2), Flatten(), Linear(16, 3), Integrator())
+    x = 2*torch.rand(5, 2, 9, 9, generator=seeded(0))-1
+    for o in (net, twin(net)):
+        ours,dense = assert_counts_as_neurobench(o, x)
+        assert ours.dense.sum()==dense
+    assert synaptic_ops(net, x).operation.tolist()==['AC', 'MAC'] # what an average pool gives is no spike
+
+def test_pruned_weights_count_as_neurobench():
+    net,x = model('lenet'),torch.rand(2, 1, 28, 28, generator=seeded(0))
+    for p in net.parameters(): p.data[torch.rand_like(p)<.3] = 0
+    for o in (net, twin(net)): assert_counts_as_neurobench(o, x)
 
 def test_train_and_eval_mode_are_the_same_to_look_at():
     net,x = small(), torch.rand(5, 1, 6, 6, generator=seeded(0))
