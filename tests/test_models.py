@@ -1,0 +1,235 @@
+"The networks are Lee et al.'s by shape, size, names and draws; every one trains with every norm; twins match; calibrated layers fire as asked."
+import copy,inspect,math
+import pytest, torch
+from hypothesis import given, settings, strategies as st
+from torch import nn
+from snnkit.encoding import Direct, seeded
+from snnkit.engine import use
+from snnkit.layers import LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, Poisson, Residual, Subsample, norms, spike_trains, watch
+from snnkit.models import build, calibrate, find_factor, lee_init, lenet, lif_rates, models, resnet, resnet9, resnet11, twin, vgg, vgg9
+from snnkit.training import squared_error
+
+few = settings(max_examples=30, deadline=None, derandomize=True)
+kinds = [None, *norms]
+
+def images(B, C=3, size=32, seed=0): return torch.rand(B, C, size, size, generator=seeded(seed))*2-1
+
+def tiny(name, **kw):
+    "A net of the registry, small, with images for it"
+    torch.manual_seed(0)
+    size = dict(image_size=12) if name=='lenet' else dict(width=4, image_size=16)
+    return build(name, **{**dict(num_steps=6), **size, **kw}), images(3, 1 if name=='lenet' else 3, size['image_size'])
+
+def count(net): return sum(p.numel() for p in net.parameters())
+
+def macs(net, C, size):
+    "Multiply-accumulates an image and step, from the shapes that pass"
+    n = []
+    with torch.no_grad(), watch(net, lambda name,m,x,y: n.append(math.prod(y.shape[2:])*m.weight[0].numel()), (Conv2d, Linear)): net(torch.zeros(1, C, size, size))
+    return sum(n)
+
+# Shapes and sizes
+
+@pytest.mark.parametrize('depth,want', [(5, (1, 1, 1)), (6, (1, 1, 2)), (7, (1, 2, 2)), (8, (2, 2, 2)), (9, (2, 2, 3)), (10, (2, 3, 3)), (11, (3, 3, 3)), (16, (4, 5, 5))])
+def test_depth_is_shared_out(depth, want):
+    convs = [m.out_channels for m in vgg(depth, 2) if isinstance(m, Conv2d)]
+    assert tuple(convs.count(o) for o in (2, 4, 8))==want and convs==sorted(convs) and len(convs)==depth-2
+
+@few
+@given(st.integers(5, 40))
+def test_depth_counts_layers_with_weights(depth):
+    net = vgg(depth, 1)
+    assert sum(isinstance(m, (Conv2d, Linear)) for m in net)==depth and sum(isinstance(m, AvgPool2d) for m in net)==3 and net.fc1.out_features==16
+
+@pytest.mark.parametrize('f,C,size,params,work', [(lenet, 1, 28, .5175, 5.784), (vgg9, 3, 32, 5.93888, 194.7), (resnet11, 3, 32, 17.9, 607.9)], ids=lambda o: getattr(o, '__name__', None))
+def test_sizes_of_lees_nets(f, C, size, params, work):
+    net = f(num_steps=1)
+    assert count(net)/1e6==pytest.approx(params, rel=.01) and macs(net, C, size)/1e6==pytest.approx(work, rel=.01)
+
+def test_resnet11_by_hand():
+    "Parameters from the table of layers: convolutions, their shortcuts, two linear layers"
+    block = lambda c,o,short: 9*c*o+9*o*o+c*o*short
+    assert count(resnet11())==27*64 + block(64, 128, 1) + block(128, 256, 1) + block(256, 512, 1) + block(512, 512, 0) + 512*16*1024 + 1024*10
+    net = resnet11(width=2)
+    strides = [m.body[0].stride+m.body[-1].stride for m in (net.block1, net.block2, net.block3, net.block4)]
+    assert strides==[(1, 1, 1, 1), (1, 1, 2, 2), (1, 1, 1, 1), (1, 1, 2, 2)]
+    shorts = net.block1.shortcut,net.block2.shortcut,net.block3.shortcut
+    assert [(m.kernel_size, m.stride) for m in shorts]==[((1, 1), (1, 1)), ((1, 1), (2, 2)), ((1, 1), (1, 1))] and isinstance(net.block4.shortcut, Subsample)
+    assert isinstance(resnet(((1, 1),), width=2).block1.shortcut, nn.Identity)
+
+@pytest.mark.parametrize('size', [28, 32, 9, 17])
+@pytest.mark.parametrize('name', models)
+def test_any_image_size(name, size):
+    net = build(name, image_size=size, in_channels=2, num_classes=7, num_steps=2, **({} if name=='lenet' else dict(width=2)))
+    assert net(images(2, 2, size)).shape==(2, 7) and twin(net)(images(2, 2, size)).shape==(2, 7)
+
+# Names and draws
+
+def test_names_of_plain_nets():
+    assert list(dict(lenet().named_children()))=='encoder conv1 lif1 pool1 if1 conv2 lif2 pool2 if2 flatten fc1 lif3 fc2 readout'.split()
+    assert list(dict(vgg9().named_children()))==('encoder conv1 lif1 conv2 lif2 pool1 if1 conv3 lif3 conv4 lif4 pool2 if2 conv5 lif5 conv6 lif6 conv7 lif7 pool3 if3 '
+                                                 'flatten fc1 lif8 fc2 readout').split()
+    full = list(dict(lenet(norm='shared', dropout=.1).named_children()))
+    assert full=='encoder conv1 norm1 lif1 drop1 pool1 if1 conv2 norm2 lif2 drop2 pool2 if2 flatten fc1 lif3 drop3 fc2 readout'.split()
+
+def test_names_of_residual_nets():
+    net = resnet9(width=2, norm='shared', dropout=.25)
+    assert list(dict(net.named_children()))==('encoder conv1 norm1 lif1 drop1 pool1 if1 block1 drop3 block2 drop5 block3 drop7 flatten fc1 lif8 drop8 fc2 readout').split()
+    assert list(dict(net.block2.body.named_children()))=='conv4 norm4 lif4 drop4 conv5 norm5'.split()
+    assert {m.p for m in net.modules() if isinstance(m, Dropout)}=={.25}
+    assert [n for n,_ in resnet11(width=2).named_parameters() if 'shortcut' in n]==[f'block{i}.shortcut.weight' for i in (1, 2, 3)]
+
+def test_vgg9_is_lees_net_to_the_bit():
+    "Layer by layer, drawn in the order of the layers"
+    torch.manual_seed(5); net = vgg9(); after = torch.rand(3)
+    torch.manual_seed(5)
+    shapes = [(3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 256)]
+    layers = [Conv2d(c, o, 3, padding=1, bias=False) for c,o in shapes] + [Linear(4096, 1024, bias=False), Linear(1024, 10, bias=False)]
+    hand = lee_init(nn.Sequential(*layers))
+    assert all(p.equal(q) for p,q in zip(net.parameters(), hand.parameters(), strict=True)) and torch.rand(3).equal(after)
+
+@pytest.mark.parametrize('name', models)
+def test_norms_and_dropout_draw_nothing(name):
+    a,b = tiny(name)[0],tiny(name, norm='scaled', dropout=.2)[0]
+    weights = dict(b.named_parameters())
+    for n,p in a.named_parameters(): assert p.equal(weights[n])
+
+@pytest.mark.parametrize('name', [o for o in models if o!='lenet'])
+def test_weights_are_drawn_with_the_nets_kappa(name):
+    net = build(name, width=8)
+    for m in net.modules():
+        if isinstance(m, (Conv2d, Linear)) and m.weight.numel()>4000:
+            assert m.weight.std().item()==pytest.approx(((1 if 'resnet' in name else 2)/m.weight[0].numel())**.5, rel=.05)
+
+def test_options_arrive():
+    net = resnet9(width=2, leak=.9, threshold=.7, refractory=1, grad='atan', norm='threshold')
+    lifs = [m for m in net.modules() if type(m) is LIF]
+    assert len(lifs)==8 and {(m.leak, m.threshold, m.refractory, m.grad) for m in lifs}=={(.9, .7, 1, 'atan')}
+    assert net.if1.grad=='atan' and net.readout.leak==.9 and {m.threshold for m in net.modules() if isinstance(m, norms['threshold'])}=={.7}
+    assert vgg9(width=2, max_rate=.5).encoder.max_rate==.5
+    assert type(vgg9(width=2, encoder=Direct(3)).encoder) is Direct
+
+def test_a_norm_per_step_takes_the_encoders_steps():
+    for f in (vgg, resnet9): assert f(width=2, encoder=Direct(3), norm='step', image_size=8)(images(2, 3, 8)).shape==(2, 10)
+
+def test_signatures_name_every_option():
+    for f,g in ((vgg9, vgg), (resnet9, resnet), (resnet11, resnet)):
+        own,all_ = inspect.signature(f).parameters,inspect.signature(g).parameters
+        assert set(all_)-set(own) <= {'depth', 'blocks', 'neuron'} and all(own[n].default==all_[n].default for n in own if n!='kwargs')
+
+# Training
+
+@pytest.mark.parametrize('norm', kinds)
+@pytest.mark.parametrize('dropout', [0, .3])
+@pytest.mark.parametrize('name', models)
+def test_a_training_step_changes_every_weight(name, norm, dropout):
+    net,x = tiny(name, norm=norm, dropout=dropout)
+    calibrate(net, x, .2)
+    before = copy.deepcopy(net)
+    loss = squared_error(net(x), torch.tensor([0, 1, 2]))
+    loss.backward()
+    torch.optim.SGD(net.parameters(), .1).step()
+    for (n,p),q in zip(net.named_parameters(), before.parameters()): assert p.isfinite().all() and not p.equal(q), n
+    assert net.eval()(x).isfinite().all()
+
+@pytest.mark.parametrize('name', [o for o in models if o!='lenet'])
+def test_events_give_the_same_spikes(name):
+    net,x = tiny(name, num_steps=8, leak=.75, kappa=4., image_size=16)
+    with torch.no_grad():
+        for p in net.parameters(): p.copy_((p*64).round()/64) # sums are exact in every order
+    trains = []
+    for mode in ('numba', 'torch'):
+        torch.manual_seed(0)
+        with use(mode): trains.append(spike_trains(net, x))
+    assert len(trains[0])==sum(isinstance(m, (LIF, Poisson)) for m in net.modules())
+    for n,s in trains[0].items(): assert s.equal(trains[1][n]) and s.any(), n
+
+# Twins
+
+@pytest.mark.parametrize('norm', kinds)
+@pytest.mark.parametrize('name', models)
+def test_twin_has_the_same_weights(name, norm):
+    net,x = tiny(name, norm=norm, dropout=.2)
+    ann = twin(net)
+    assert ann(x).shape==(3, 10) and not any(isinstance(m, LIF) or type(m).__module__=='snnkit.layers' and not isinstance(m, (Residual, Subsample)) for m in ann.modules())
+    weights = lambda o: {n: p for n,p in o.named_parameters() if norm not in ('step', 'scaled') or 'norm' not in n} # those have parameters for every step
+    a,b = weights(net),weights(ann)
+    assert a.keys()==b.keys() and all(a[n].equal(b[n]) and a[n] is not b[n] for n in a)
+    if norm not in ('step', 'scaled'): assert count(net)==count(ann)
+    kind = [type(m).__name__ for m in ann.modules()]
+    assert kind.count('ReLU')==sum(type(m) is LIF for m in net.modules()) and kind.count('BatchNorm2d')==sum(isinstance(m, tuple(norms.values())) for m in net.modules())
+
+# Calibration
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('norm', kinds)
+@pytest.mark.parametrize('name', models)
+def test_calibrated_layers_fire_as_asked(name, norm, training):
+    net,x = tiny(name, norm=norm, dropout=.2)
+    net.train(training)
+    rest = {n: b.clone() for n,b in net.named_buffers()}
+    torch.manual_seed(3); want = torch.rand(2); torch.manual_seed(3)
+    t = calibrate(net, x, .15)
+    assert torch.rand(2).equal(want) and net.training is training and all(b.equal(rest[n]) for n,b in net.named_buffers())
+    assert list(t)==['layer', 'before', 'after'] and list(t.layer)==[n for n,m in net.named_modules() if type(m) is LIF]
+    assert t.after.between(.9*.15, 1.1*.15).all() and not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    assert lif_rates(net, x)==dict(zip(t.layer, t.after))
+
+def test_calibration_scales_and_does_nothing_else():
+    net,x = tiny('resnet11', norm='shared')
+    old = copy.deepcopy(net)
+    calibrate(net, x, .1)
+    for (n,p),q in zip(net.named_parameters(), old.parameters()):
+        f = p.norm()/q.norm() if q.any() else torch.tensor(1.)
+        assert torch.allclose(p, f*q, rtol=1e-5), n
+        scaled = n.split('.')[-2] in ('norm1', 'norm2', 'norm3', 'norm4', 'norm5', 'norm6', 'norm7', 'norm8', 'norm9', 'fc1', 'shortcut') and q.any()
+        assert (f!=1)==bool(scaled), n # neither convolutions before a norm nor the readout
+    ratio = lambda m,n: (net.get_submodule(m).weight.norm()/old.get_submodule(m).weight.norm()).item()/(net.get_submodule(n).weight.norm()/old.get_submodule(n).weight.norm()).item()
+    assert ratio('block2.body.norm5', 'block2.shortcut')==pytest.approx(1, rel=1e-5) # both halves of a current by one factor
+
+def test_calibration_works_in_nests_and_with_bias():
+    torch.manual_seed(0)
+    block = Residual(nn.Sequential(Conv2d(6, 6, 3, padding=1), LIF(.9), nn.Sequential(Conv2d(6, 6, 3, padding=1), BatchNorm2d(6))), LIF(reset='subtract'))
+    net = nn.Sequential(Direct(10), nn.Sequential(Conv2d(3, 6, 3), AvgPool2d(2), LIF()), block, Flatten(), Linear(6*25, 40), LIF(refractory=1), Linear(40, 3), Integrator())
+    t = calibrate(net, images(4, 3, 12), .2)
+    assert t.after.between(.18, .22).all() and len(t)==4
+
+def test_calibration_refuses():
+    net,x = tiny('resnet9', refractory=3)
+    old = copy.deepcopy(net)
+    for rate in (0, 1, -1, 2, float('nan')):
+        with pytest.raises(ValueError, match='above 0 and below 1'): calibrate(net, x, rate)
+    with pytest.raises(ValueError, match="'lif1' comes no nearer to it than 0.[0-9]+"): calibrate(net, x, .8)
+    assert all(p.equal(q) for p,q in zip(net.parameters(), old.parameters()))
+    with pytest.raises(ValueError, match="no weights make the current of '1'"): calibrate(nn.Sequential(Direct(3), LIF()), x)
+    with pytest.raises(ValueError, match="no weights make the current of '3'"):
+        calibrate(nn.Sequential(Direct(3), Conv2d(3, 4, 1), BatchNorm2d(4, affine=False), LIF()), x)
+    with pytest.raises(ValueError, match='holds a ModuleDict'): calibrate(nn.Sequential(Direct(3), nn.ModuleDict(dict(a=Flatten())), LIF()), x)
+
+def test_an_identity_alone_may_fire_too_much():
+    "Spikes that join as they are cannot be scaled: here each of them is worth five thresholds"
+    net = nn.Sequential(Direct(20), Conv2d(3, 4, 1), LIF(), Residual(nn.Sequential(Conv2d(4, 4, 1)), LIF(threshold=.2, reset='subtract')))
+    torch.manual_seed(0); lee_init(net)
+    with pytest.raises(ValueError, match="'3.neuron' comes no nearer to it than 0.1"): calibrate(net, images(2), .05)
+
+@few
+@given(st.floats(.01, .99), st.floats(-12, 12))
+def test_factor_is_found(rate, log):
+    f,r = find_factor(lambda f: min(1., f*2**log), rate)
+    assert r==pytest.approx(rate, rel=.01) and f*2**log==pytest.approx(rate, rel=.01)
+
+# Bad input
+
+@pytest.mark.parametrize('f,kw,match', [
+    (vgg, dict(depth=4), 'at least 5'), (vgg, dict(depth=9.), 'integer'), (vgg, dict(width=0), 'width'), (vgg9, dict(image_size=7), 'at least 8'),
+    (resnet11, dict(width=0), 'width'), (resnet9, dict(image_size=1), 'image_size'), (resnet, dict(blocks=((2, 0),)), 'stride'), (resnet, dict(blocks=((.5, 1),)), 'channels'),
+    (resnet9, dict(kappa=0), 'kappa'), (lenet, dict(leak=2), 'leak'), (resnet9, dict(reset='none'), 'reset'), (vgg9, dict(num_steps=0), 'num_steps')], ids=str)
+def test_bad_arguments(f, kw, match):
+    with pytest.raises(ValueError, match=match): f(**kw)
+
+@pytest.mark.parametrize('name', models)
+def test_bad_parts(name):
+    with pytest.raises(ValueError, match="'shared', 'threshold', 'step', 'scaled'"): build(name, norm='batch')
+    for p in (-.1, 1, 2.):
+        with pytest.raises(ValueError, match=r'\[0, 1\)'): build(name, dropout=p)
+    with pytest.raises(ValueError, match="'lenet', 'vgg9', 'vgg', 'resnet9', 'resnet11'"): build('resnet50')
