@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['one_image', 'sample_rows', 'plot_rasters', 'telling_neurons', 'layer_current', 'draw_membrane', 'plot_membranes',
-           'draw_mistake', 'plot_mistakes', 'plot_confusion', 'ResultTable', 'result_table']
+           'draw_mistake', 'plot_mistakes', 'plot_confusion', 'ResultTable', 'result_table', 'plot_accuracies',
+           'plot_series', 'plot_costs']
 
 # %% ../nbs/10_plots.ipynb #b8aa18d8
 from dataclasses import dataclass
@@ -221,3 +222,42 @@ def result_table(
     layers,fire = rates.set_index('layer'), rates.dropna()
     layers.loc['all'] = '', fire.neurons.sum(), fire.spikes.sum(), (fire.rate*fire.neurons).sum()/max(1, fire.neurons.sum())
     return ResultTable(pd.DataFrame(rows).T.astype(dict(value=float, low=float, high=float, parameters='Int64')), layers, n, confidence)
+
+# %% ../nbs/10_plots.ipynb #6ad1c92f
+def plot_accuracies(
+    t:pd.DataFrame, # what `table` gives
+    fig=None        # matplotlib figure; a new one if None
+)->plt.Figure:      # the figure drawn on
+    "Test accuracies with their intervals, a row a configuration."
+    if fig is None: fig = plt.figure(figsize=(6.5, .8+.3*len(t)), layout='constrained')
+    ax,y = fig.subplots(),np.arange(len(t))
+    ax.axvspan(*t[['low', 'high']].iloc[0], color='.9', lw=0); ax.axvline(t['test (%)'].iloc[0], color='.6', lw=.8)
+    ax.errorbar(t['test (%)'], y, xerr=[t['test (%)']-t.low, t.high-t['test (%)']], fmt='o', ms=4, capsize=3, lw=1, color='black')
+    ax.set_yticks(y, t.index); ax.invert_yaxis(); ax.set_xlabel('test accuracy (%)')
+    return fig
+
+# %% ../nbs/10_plots.ipynb #b83f0e5d
+def plot_series(
+    series:dict, # name: (where on the axis its rows are, what `table` gives)
+    xlabel:str,  # of the axis
+    fig=None     # matplotlib figure; a new one if None
+)->plt.Figure:   # the figure drawn on
+    "Test accuracies with their intervals along an axis, such as depth, a line for each of `series`."
+    if fig is None: fig = plt.figure(figsize=(5.5, 3), layout='constrained')
+    ax,ticks = fig.subplots(),set()
+    for (n,(x,t)),style in zip(series.items(), ('o-', 's--', '^:', 'd-.')*9):
+        ax.errorbar(x, t['test (%)'], yerr=[t['test (%)']-t.low, t.high-t['test (%)']], fmt=style, ms=4, capsize=3, lw=1, label=n); ticks |= set(x)
+    ax.set(xlabel=xlabel, ylabel='test accuracy (%)', xticks=sorted(ticks)); ax.legend(frameon=False)
+    return fig
+
+def plot_costs(
+    t:pd.DataFrame, # what `table` gives
+    fig=None        # matplotlib figure; a new one if None
+)->plt.Figure:      # the figure drawn on
+    "Test accuracy against compute energy; open circles are ANNs."
+    if fig is None: fig = plt.figure(figsize=(6, 3.6), layout='constrained')
+    ax = fig.subplots()
+    for i,(n,r) in enumerate(t.iterrows(), 1):
+        ax.errorbar(r['energy (µJ)'], r['test (%)'], yerr=[[r['test (%)']-r.low], [r.high-r['test (%)']]], fmt='o', ms=5, capsize=3, lw=1, mfc='white' if n.endswith('(ANN)') else None, color=f'C{i-1}', label=n)
+    ax.set(xlabel='compute energy of an image (µJ at 45 nm)', ylabel='test accuracy (%)', xscale='log'); ax.legend(fontsize=7, frameon=False, loc='center left', bbox_to_anchor=(1, .5))
+    return fig

@@ -13,7 +13,7 @@ names = dict(
     encoding='poisson direct latency Poisson Direct Latency', neuron='simulate', spikebp='lif', events='Spikes Geometry Neuron Buffers', fused='fused_lif', engine='use dense to_train peak_rate',
     layers='Conv2d Linear AvgPool2d Flatten Dropout BatchNorm2d LIF IF Integrator', models='lenet vgg9 twin',
     data='load', training='fit evaluate set_seed', measures='firing_rates error_increment accuracy_interval',
-    cli='train compare', bench='bench')
+    experiments='Config Store run run_all table', cli='train compare experiment', bench='bench')
 
 def module(nb):
     "The module that notebook `nb` exports, or None"

@@ -1,0 +1,157 @@
+"One run, many runs, and the store: what is recorded can be repeated, a kill loses nothing but the run it hit, and wrong names are told."
+import json,os,random,signal,subprocess,sys,time,warnings
+from dataclasses import asdict,replace
+from pathlib import Path
+import pytest
+import torch
+from snnkit import experiments as E
+from snnkit.experiments import Config,Store,key,run,run_all
+from common import root
+
+tiny = Config(part=300, num_steps=4, epochs=1)
+def same(a, b): return all(a[o]==b[o] for o in ('config', 'split', 'history', 'best_epoch', 'valid_accuracy', 'test_accuracy', 'right', 'rates', 'operations'))
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    "Checkpoints and records of these tests lie in a folder of their own."
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache')); monkeypatch.chdir(tmp_path)
+
+@pytest.fixture(scope='module')
+def record(tmp_path_factory):
+    "A record of `tiny`."
+    d = tmp_path_factory.mktemp('record'); old = os.environ.get('XDG_CACHE_HOME'); os.environ['XDG_CACHE_HOME'] = str(d/'cache')
+    r = run(tiny, Store(d), quiet=True)
+    if old is None: del os.environ['XDG_CACHE_HOME']
+    else: os.environ['XDG_CACHE_HOME'] = old
+    return r
+
+# Configurations
+
+@pytest.mark.parametrize('wrong', [dict(model='alexnet'), dict(norm='batch'), dict(augment='mixup'), dict(encoder='rank'), dict(grad='relu'), dict(dropout=1.), dict(dropout=-.1),
+    dict(epochs=0), dict(num_steps=0), dict(num_steps=2.5), dict(lr=0.), dict(seed=-1), dict(batch_size=0), dict(threads=0)])
+def test_wrong_settings_are_named(wrong):
+    with pytest.raises(ValueError, match='|'.join((next(iter(wrong)), 'grad'))): Config(**wrong)
+
+def test_every_field_counts():
+    other = dict(data='MNIST', part=1, fold=0, folds=3, model='vgg', options=dict(depth=5), ann=True, norm='shared', dropout=.1, augment='shift', encoder='direct', grad='atan',
+                 num_steps=1, epochs=1, batch_size=1, lr=.1, seed=1, threads=2)
+    assert other.keys()==asdict(Config()).keys()
+    assert len({key(Config(**{k: v})) for k,v in other.items()} | {key(Config())})==len(other)+1
+
+def test_options_reach_the_model():
+    c = replace(tiny, model='vgg', options=dict(depth=5, width=4)); d = E.data_for(c)
+    assert E.network(c, d).conv1.out_channels==4
+    with pytest.raises(TypeError): E.network(replace(c, options=dict(breadth=4)), d)
+
+# One run
+
+def test_run_again_gives_the_same(record, tmp_path):
+    again = run(tiny, Store(tmp_path/'again'), quiet=True)
+    assert same(again, record) and E.unpack(record).float().mean().item()==pytest.approx(record['test_accuracy'])
+
+def test_folder_of_checkpoints_goes_with_the_record(record, tmp_path):
+    run(replace(tiny, seed=7), Store(tmp_path/'a'), quiet=True)
+    assert not E.workplace(replace(tiny, seed=7)).exists()
+
+def test_folds_cover_all_and_share_nothing():
+    parts = [E.data_for(replace(tiny, fold=i, folds=3)).valid for i in range(3)]
+    seen = [bytes(x.numpy().tobytes()) for o in parts for x in o.x]
+    assert len(seen)==len(set(seen))==300 and len({o.split_hash for o in (E.data_for(replace(tiny, fold=i, folds=3)) for i in range(3))})==3
+
+def test_seed_changes_the_training_and_not_the_split(record, tmp_path):
+    other = run(replace(tiny, seed=43), Store(tmp_path/'s'), quiet=True)
+    assert other['split']==record['split'] and other['history']!=record['history']
+
+# The store
+
+def test_kill_while_writing(record, tmp_path):
+    "A process that adds one record after the other is killed at any moment: every whole line stays a record, and the next one is added."
+    code = f'''if 1:
+        import json; from snnkit.experiments import Store
+        r = json.loads({json.dumps(json.dumps(record))}); r['pad'] = 'x'*200_000; s = Store({str(tmp_path/"k")!r})
+        for i in range(10_000): r['config']['seed'] = i; s.add(r, 'a'); print(i, flush=True)'''
+    rng = random.Random(0)
+    for life in range(3):
+        p = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
+        for _ in range(3): p.stdout.readline()
+        time.sleep(rng.random()*.05); p.send_signal(signal.SIGKILL); said = p.stdout.read().split(); p.wait()
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore'); have = Store(tmp_path/'k').read()
+        assert len(have)>=3+len(said) and all(r['pad']=='x'*200_000 for r in have.values())
+        Store(tmp_path/'k').add(record | dict(config=asdict(replace(tiny, seed=99_000+life))), 'a')
+        assert {99_000+i for i in range(life+1)} <= {r['config']['seed'] for r in Store(tmp_path/'k').read().values()}
+
+@pytest.mark.parametrize('cut', [1, 50, -2])
+def test_a_line_cut_short_is_set_aside(record, tmp_path, cut):
+    s = Store(tmp_path/'c'); s.add(record, 'a'); file = tmp_path/'c'/'a.jsonl'; line = file.read_bytes()
+    file.write_bytes(line + line[:cut])
+    with pytest.warns(UserWarning, match='left out, all others are kept'): assert len(s.read())==1
+    with pytest.warns(UserWarning, match='cut short'): s.add(record | dict(config=asdict(replace(tiny, seed=1))), 'a')
+    assert len(s.read())==2 and file.with_suffix('.broken').read_bytes()==line[:cut]+b'\n'
+
+def test_records_of_a_newer_kit_are_left_out(record, tmp_path):
+    s = Store(tmp_path/'n'); s.add(record, 'a')
+    s.add(record | dict(config=record['config'] | dict(colour='red')), 'a')
+    with pytest.warns(UserWarning, match='colour'): assert len(s.read())==1
+
+def test_two_writers(record, tmp_path):
+    code = f'''if 1:
+        import json,sys; from snnkit.experiments import Store
+        r = json.loads({json.dumps(json.dumps(record))}); s = Store({str(tmp_path/"w")!r})
+        for i in range(50): r['config']['seed'] = int(sys.argv[1])+i; s.add(r, 'a')'''
+    ps = [subprocess.Popen([sys.executable, '-c', code, str(100*i)]) for i in range(2)]
+    assert [p.wait() for p in ps]==[0, 0] and len(Store(tmp_path/'w').read())==100
+
+def test_no_room_for_the_record(record, tmp_path):
+    (tmp_path/'full').write_text('a file where the folder should be')
+    with pytest.raises(OSError, match='training is kept'): Store(tmp_path/'full').add(record)
+
+def test_results_are_found_from_below(tmp_path, monkeypatch):
+    (tmp_path/'results').mkdir(); (tmp_path/'results'/'a.jsonl').touch(); (tmp_path/'nbs'/'deep').mkdir(parents=True)
+    monkeypatch.chdir(tmp_path/'nbs'/'deep'); monkeypatch.delenv('SNNKIT_RESULTS', raising=False)
+    assert Store().folder==tmp_path/'results'
+    monkeypatch.setenv('SNNKIT_RESULTS', str(tmp_path/'other')); assert Store().folder==tmp_path/'other'
+
+# Many runs
+
+def test_killed_and_called_again(tmp_path):
+    "A list of runs is killed when some are done; called again it does the others, and all are as without the kill."
+    code = f'''if 1:
+        from dataclasses import replace; from snnkit.experiments import *
+        run_all(seeds([Config(part=300, num_steps=4, epochs=1)], range(4)), 'a', Store({str(tmp_path/"r")!r}), jobs=1)'''
+    p = subprocess.Popen([sys.executable, '-c', code])
+    end = time.time()+120
+    while not ((tmp_path/'r'/'a.jsonl').exists() and (tmp_path/'r'/'a.jsonl').read_text().count('\n')>=2) and time.time()<end: time.sleep(.02)
+    p.send_signal(signal.SIGKILL); p.wait()
+    done = len(Store(tmp_path/'r').read()); assert 2<=done<4
+    configs = E.seeds([tiny], range(4))
+    rs = run_all(configs, 'a', Store(tmp_path/'r'), jobs=1)
+    assert [r['config']['seed'] for r in rs]==[0, 1, 2, 3] and (tmp_path/'r'/'a.jsonl').read_text().count('\n')==4
+    assert same(rs[3], run(configs[3], Store(tmp_path/'alone'), quiet=True))
+
+def test_in_parallel(record, tmp_path):
+    rs = run_all([tiny, replace(tiny, ann=True)], 'a', Store(tmp_path/'p'), jobs=2)
+    assert same(rs[0], record) and rs[1]['config']['ann'] and 'rates' not in rs[1]
+
+def test_an_error_in_a_run_is_told(tmp_path):
+    with pytest.raises(ValueError, match='`name`'): run_all([replace(tiny, data='mnits')], 'a', Store(tmp_path/'e'), jobs=1)
+
+def test_twins_have_the_same_weights_at_first():
+    d = E.data_for(tiny)
+    for c in (tiny, replace(tiny, norm='shared', dropout=.2), replace(tiny, model='vgg', options=dict(depth=5, width=4))):
+        a,b = (dict(E.network(replace(c, ann=o), d).named_parameters()) for o in (False, True))
+        assert a.keys()==b.keys() and all(a[k].equal(b[k]) for k in a)
+
+# The records that come with the project
+
+@pytest.mark.skipif(not any((root/'results').glob('*.jsonl')), reason='no records yet')
+def test_a_cheap_record_can_be_repeated(tmp_path):
+    "One of the records that take seconds, chosen at random, run again: the same numbers on the same kind of processor and versions, near ones elsewhere."
+    here = E.provenance()
+    cheap = [r for r in Store(root/'results').read().values() if r['config']['data']=='digits' and r['seconds']<40]
+    if not cheap: pytest.skip('no cheap records yet')
+    r = random.choice(cheap); print(r['config'])
+    again = run(E.config_of(r), Store(tmp_path/'cheap'), quiet=True)
+    assert again['split']==r['split'] and again['parameters']==r['parameters']
+    if all(here[o]==r[o] for o in ('cpu', 'torch', 'numpy')): assert all(again[o]==r[o] for o in ('history', 'test_accuracy', 'right'))
+    else: assert abs(again['test_accuracy']-r['test_accuracy'])<.03
