@@ -8,7 +8,7 @@ from snnkit import experiments as E
 from snnkit.experiments import Config,Store,key,run,run_all
 from common import root
 
-tiny = Config(part=300, num_steps=4, epochs=1)
+tiny = Config(part=300, num_steps=6, epochs=1)
 def same(a, b): return all(a[o]==b[o] for o in ('config', 'split', 'history', 'best_epoch', 'valid_accuracy', 'test_accuracy', 'right', 'rates', 'operations'))
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ def test_kill_while_writing(record, tmp_path):
         time.sleep(rng.random()*.05); p.send_signal(signal.SIGKILL); said = p.stdout.read().split(); p.wait()
         with warnings.catch_warnings():
             warnings.simplefilter('ignore'); have = Store(tmp_path/'k').read()
-        assert len(have)>=3+len(said) and all(r['pad']=='x'*200_000 for r in have.values())
+        assert len(have)>=3+len(said) and all(r['pad']=='x'*200_000 for r in have.values() if r['config']['seed']<99_000)
         Store(tmp_path/'k').add(record | dict(config=asdict(replace(tiny, seed=99_000+life))), 'a')
         assert {99_000+i for i in range(life+1)} <= {r['config']['seed'] for r in Store(tmp_path/'k').read().values()}
 
@@ -118,7 +118,7 @@ def test_killed_and_called_again(tmp_path):
     "A list of runs is killed when some are done; called again it does the others, and all are as without the kill."
     code = f'''if 1:
         from dataclasses import replace; from snnkit.experiments import *
-        run_all(seeds([Config(part=300, num_steps=4, epochs=1)], range(4)), 'a', Store({str(tmp_path/"r")!r}), jobs=1)'''
+        run_all(seeds([Config(part=300, num_steps=6, epochs=1)], range(4)), 'a', Store({str(tmp_path/"r")!r}), jobs=1)'''
     p = subprocess.Popen([sys.executable, '-c', code])
     end = time.time()+120
     while not ((tmp_path/'r'/'a.jsonl').exists() and (tmp_path/'r'/'a.jsonl').read_text().count('\n')>=2) and time.time()<end: time.sleep(.02)
