@@ -225,7 +225,7 @@ def test_residual_nets_by_events(norm):
 def test_gradients_of_a_block_are_autograd_s(short, grad):
     "The block against its equation as a time loop under plain autograd"
     torch.manual_seed(0)
-    stride,kw = 1 if short=='identity' else 2,dict(leak=.9, threshold=.7, grad=grad)
+    stride,kw = 1 if short=='identity' else 2,dict(leak=.9, threshold=.5, grad=grad)
     make = dict(conv=lambda: Conv2d(3, 3, 1, 2, bias=False), identity=lambda: None, strided=lambda: Subsample(2))[short]
     block = Residual(nn.Sequential(Conv2d(3, 3, 3, stride, 1), LIF(**kw), Conv2d(3, 3, 3, padding=1)), LIF(**kw), make()).double()
     with torch.no_grad(): [p.mul_(2) for p in block.parameters()]
