@@ -5,13 +5,13 @@ import pytest, torch
 from fastcore.test import expect_fail
 from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import nn
-from snnkit.encoding import Direct, poisson, seeded
+from snnkit.encoding import poisson, seeded
 from snnkit.engine import Current, Train, dense, to_train, use
-from snnkit.layers import (IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, OverTime, PerStep, Poisson, Residual, ScaledBatchNorm2d,
+from snnkit.layers import (LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, OverTime, Poisson, Residual, ScaledBatchNorm2d,
                            StepBatchNorm2d, Subsample, ThresholdBatchNorm2d, fold, make_norm, merged, norms, spike_trains, watch)
 from snnkit.models import lee_init, twin
 from snnkit.spikebp import lif_autograd
-from test_engine import assert_close, assert_same, exact, images
+from test_engine import assert_same, images
 
 few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 seeds = st.integers(0, 10**6)
@@ -257,9 +257,9 @@ def test_a_block_is_heard():
     "Its layers fire in the order in which they work, and `watch` hears them"
     torch.manual_seed(0)
     net,x,heard = resnet(),images(2, 2, 12, 12),[]
-    with watch(net, lambda n, *_: heard.append(n)): net(x)
+    with use('torch'), watch(net, lambda n, *_: heard.append(n)): net(x)
     names = ['2'] + [f'{i}.{o}' for i in (3, 4, 5) for o in ('body.1', 'neuron')]
-    assert heard==names and list(spike_trains(net, x))==['0', *names]
+    with use('numba'): assert heard==names==list(spike_trains(net, x))[1:]
 
 # Dropout
 
