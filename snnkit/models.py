@@ -148,11 +148,11 @@ def vgg(
     return plain(plan, 3, 16*width, num_classes, in_channels, num_steps, image_size, max_rate, encoder, kappa, norm, dropout, **neuron)
 
 # %% ../nbs/05_models.ipynb #94a3f5c8
-@delegates(vgg, but='depth', keep=True)
+@delegates(vgg, but='depth')
 def vgg9(
-    **kwargs      # as of `vgg`, options of the `LIF` layers among them
+    **kwargs      # as of `vgg`
 )->nn.Sequential: # images [B, C, H, W] -> scores [B, K]
-    "The spiking VGG9 64-64-P-128-128-P-256-256-256-P-1024-K of Lee et al. 2020: `vgg` of depth 9."
+    "The spiking VGG9 64-64-P-128-128-P-256-256-256-P-1024-K of Lee et al. 2020: `vgg` of depth 9; `LIF` options as there."
     return vgg(9, **kwargs)
 
 # %% ../nbs/05_models.ipynb #18f6d2ca
@@ -198,18 +198,18 @@ def resnet(
     return lee_init(nn.Sequential(layers), kappa)
 
 # %% ../nbs/05_models.ipynb #60f3b9d1
-@delegates(resnet, but='blocks', keep=True)
+@delegates(resnet, but='blocks')
 def resnet11(
-    **kwargs      # as of `resnet`, options of the `LIF` layers among them
+    **kwargs      # as of `resnet`
 )->nn.Sequential: # images [B, C, H, W] -> scores [B, K]
-    "The spiking ResNet11 of Lee et al. 2020: blocks of 128, 256, 512 and 512 channels, a hidden layer of 1024."
+    "The spiking ResNet11 of Lee et al. 2020: blocks of 128, 256, 512 and 512 channels, a hidden layer of 1024; `LIF` options as in `resnet`."
     return resnet(((2, 1), (4, 2), (8, 1), (8, 2)), **kwargs)
 
-@delegates(resnet, but='blocks', keep=True)
+@delegates(resnet, but='blocks')
 def resnet9(
-    **kwargs      # as of `resnet`, options of the `LIF` layers among them
+    **kwargs      # as of `resnet`
 )->nn.Sequential: # images [B, C, H, W] -> scores [B, K]
-    "A spiking ResNet9 after Lee et al. 2020, whose program does not give its layout: blocks of 128, 256 and 512 channels, a hidden layer of 1024."
+    "A spiking ResNet9 after Lee et al. 2020, whose program does not give its layout: blocks of 128, 256 and 512 channels; `LIF` options as in `resnet`."
     return resnet(((2, 1), (4, 2), (8, 2)), **kwargs)
 
 # %% ../nbs/05_models.ipynb #5e7f81bc
@@ -240,13 +240,13 @@ def makers(
             beside,last = None if last else m.shortcut,body+last
             walk(m.neuron)
         elif isinstance(m, LIF):
+            need(names[m] not in out, f'{names[m]!r} stands in `model` twice', 'every layer must have neurons of its own', 'Build a `LIF` for each.')
             if not isinstance(m, IF): out[names[m]] = m,last,beside
             last,beside = [],None
+        elif isinstance(m, nn.Sequential):
+            for child in m: walk(child)
         elif isinstance(m, tuple(norms.values())) or list(m.parameters(recurse=False)): last = [m]
-        else:
-            need(isinstance(m, nn.Sequential) or not list(m.children()), f'`model` holds a {type(m).__name__}', 'only in `nn.Sequential` and `Residual` it is known what feeds what',
-                 'Build it of these.')
-            for child in m.children(): walk(child)
+        else: need(not list(m.children()), f'`model` holds a {type(m).__name__}', 'only in `nn.Sequential` and `Residual` it is known what feeds what', 'Build it of these.')
     walk(model)
     for n,(_,layers,_) in out.items():
         need(layers and all(list(m.parameters()) for m in layers), f'no weights make the current of {n!r}', 'there must be some to scale', 'Put a synapse, or a norm with weights, before it.')
@@ -297,7 +297,7 @@ def calibrate(
     x:torch.Tensor,  # some images like those it will see, [B, C, H, W]
     rate:float=.05,  # firing rate wanted of every `LIF` layer, spikes per neuron and step, in (0, 1)
     seed:int=0       # of the encoder's spikes and of dropout
-):                   # data frame, a row a layer: layer, before and after (spikes per neuron and step)
+)->'pandas.DataFrame': # a row a layer: layer, before and after (spikes per neuron and step)
     "Scale weights so that every `LIF` fires at `rate` on `x`; raises ValueError for a rate out of reach."
     import pandas as pd
     need(0<rate<1, f'`rate` is {rate}', 'it must be above 0 and below 1', 'Usual are 0.02 to 0.2 spikes per neuron and step.')
