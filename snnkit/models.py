@@ -142,7 +142,7 @@ def vgg(
     dropout:float=0.,       # see `Parts`
     **neuron                # options of the hidden `LIF` layers
 )->nn.Sequential:           # images [B, C, H, W] -> scores [B, K]
-    "A spiking VGG of `depth` layers after the VGG9 of Lee et al. 2020; raises ValueError for a `depth` below 5 or a `width` below 1."
+    "A spiking VGG of `depth` layers after the VGG9 of Lee et al. 2020; raises ValueError for fewer than 5 layers or no channels."
     check_whole('depth', depth, 5, 'Lee et al. use 9.'); check_whole('width', width, 1, 'Lee et al. use 64.')
     plan = [o for i in range(3) for o in [width<<i]*((depth-2+i)//3) + ['P']]
     return plain(plan, 3, 16*width, num_classes, in_channels, num_steps, image_size, max_rate, encoder, kappa, norm, dropout, **neuron)
@@ -171,7 +171,7 @@ def block(self:Parts,
 
 # %% ../nbs/05_models.ipynb #7e25d0f8
 def resnet(
-    blocks:tuple,           # of each block: channels, as a multiple of `width`, and stride
+    blocks:tuple,           # of each block: channels, as a multiple of the width, and stride
     width:int=64,           # channels of the first convolution; the hidden layer has 16 times as many neurons
     num_classes:int=10,     # outputs K
     in_channels:int=3,      # image channels C
@@ -297,7 +297,7 @@ def calibrate(
     x:torch.Tensor,  # some images like those it will see, [B, C, H, W]
     rate:float=.05,  # firing rate wanted of every `LIF` layer, spikes per neuron and step, in (0, 1)
     seed:int=0       # of the encoder's spikes and of dropout
-)->'pandas.DataFrame': # a row a layer: layer, before and after (spikes per neuron and step)
+)->object:           # pandas data frame, a row a layer: layer, before and after (spikes per neuron and step)
     "Scale weights so that every `LIF` fires at `rate` on `x`; raises ValueError for a rate out of reach."
     import pandas as pd
     need(0<rate<1, f'`rate` is {rate}', 'it must be above 0 and below 1', 'Usual are 0.02 to 0.2 spikes per neuron and step.')
