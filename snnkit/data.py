@@ -255,11 +255,11 @@ def subset(
 
 # %% ../nbs/06_data.ipynb #92c8db0c
 def split(
-    raw:Raw,         # the data set
-    cut:Callable,    # labels -> indices of train and of valid
-    signed:bool=None,# see `Images`; by default colour images are, grey ones not
-    part:int=None    # images to use of those that are not test, see `subset`; all if None
-)->Data:             # train, valid and test
+    raw:Raw,          # the data set
+    cut:Callable,     # labels -> indices of train and of valid
+    signed:bool=None, # see `Images`; by default colour images are, grey ones not
+    part:int=None     # images to use of those that are not test, see `subset`; all if None
+)->Data:              # train, valid and test
     "Make three parts of `raw` that share no picture."
     (x,y),test = raw.rest,raw.test
     if test is None:
@@ -385,6 +385,7 @@ def _in_tar(path):
             parts = PurePosixPath(m.name).parts
             if (m.isdir() or m.isreg()) and _counts(parts, m.isdir()): yield parts, None if m.isdir() else t.extractfile(m).read()
         if t.fileobj.tell()<t.offset+512: raise tarfile.ReadError('no end-of-archive block')
+        while t.fileobj.read(1<<20): pass
 
 # %% ../nbs/06_data.ipynb #55a41e50
 def _members(path):
