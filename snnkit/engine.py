@@ -714,6 +714,7 @@ _rates = .05, .4 # at which a layer is measured
 def _measure(layer, shape, macs, learn, inner, owed):
     "Seconds by events: a call, an image and step, and that per unit of rate; and densely: a call, an image and step."
     layer = copy.deepcopy(layer).requires_grad_(learn)
+    for o in (layer._forward_hooks, layer._forward_pre_hooks): o.clear() # nobody is to hear the measurement
     B,few = 2*torch.get_num_threads(),2 if isinstance(layer, nn.Conv2d) else 8 # linear layers leave out features that never fire: let all of them fire
     many = few + max(2, min(64, int(4e8/macs/B)))
     t = lambda T, rate, events: _seconds(layer, shape, T, B, rate, events, learn, inner, owed)

@@ -50,7 +50,7 @@ class Config:
     augment:str=None      # name of an augmentation, see `augmentations`
     encoder:str='poisson' # or 'direct'
     grad:str='spike_bp'   # gradient of the neuron, see `lif`
-    num_steps:int=10      # time steps T
+    num_steps:int=20      # time steps T
     epochs:int=4          # passes through the training images
     batch_size:int=32     # images a step
     lr:float=1e-3         # learning rate of Adam at the start
@@ -248,7 +248,7 @@ def effort(
 )->float:         # in units that only compare
     "What a run will take, about: images times steps."
     steps = .15 if config.ann else config.num_steps
-    return (config.part or 50_000)*config.epochs*steps*(2 if config.norm or config.model!='lenet' else 1)
+    return (config.part or 50_000)*config.epochs*steps*(4 if config.norm else 2 if config.dropout else 1)
 
 def _one(config, folder, name, fresh, root): # a run in another process
     with warnings.catch_warnings(record=True) as told: r = run(config, Store(folder), name, fresh, root, quiet=True)
@@ -303,9 +303,9 @@ def ablation(
     base:Config,       # without any of the features
     augment:str,       # name of the augmentation
     dropout:float=.2   # of Lee et al. for plain networks
-)->list:               # base; with dropout; with each norm; with augmentation; with all, and the norm that shares its statistics
-    "Configurations that add each feature alone, and all together."
-    alone = [dict(dropout=dropout), *(dict(norm=o) for o in norms), dict(augment=augment)]
+)->list:               # base; with dropout; with each norm, but for 'threshold'; with augmentation; with all, and the norm that shares its statistics
+    "Configurations that add each feature alone, and all together; at a threshold of 1 the norm 'threshold' is the same as 'shared'."
+    alone = [dict(dropout=dropout), *(dict(norm=o) for o in norms if o!='threshold'), dict(augment=augment)]
     return [base, *(replace(base, **o) for o in alone), replace(base, dropout=dropout, norm='shared', augment=augment)]
 
 def depths(

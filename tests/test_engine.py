@@ -418,3 +418,16 @@ def test_inference_forgets_what_a_train_was_made_of():
         s = to_train(x); words = weakref.ref(s.spikes.words); y = net(s); y.spikes
         del s; gc.collect()
     assert words() is None and y.shape==(8, 3, 6, 4, 4)
+
+def test_measuring_is_not_heard(tmp_path, monkeypatch):
+    "On a machine that knows no costs yet, whoever listens to a layer hears the network's calls and not the engine's."
+    from snnkit import engine
+    from snnkit.layers import Conv2d
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path)); engine._notes.cache_clear()
+    torch.manual_seed(0)
+    layer,heard = Conv2d(2, 8, 3, padding=1, bias=False),[]
+    layer.register_forward_hook(lambda m, args, y: heard.append(tuple(args[0].shape)))
+    x = (torch.rand(20, 8, 2, 20, 20)<.1).float()
+    with torch.no_grad(): layer(engine.to_train(x))
+    assert heard==[(20, 8, 2, 20, 20)] and len(engine._notes()[0])==1
+    engine._notes.cache_clear()
