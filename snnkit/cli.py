@@ -13,7 +13,7 @@ os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
 os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
 # %% ../nbs/12_cli.ipynb #7ef1a452
-import json, time
+import json, re, time
 from contextlib import contextmanager
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ import torch
 from fastcore.script import call_parse
 
 from .data import load
-from .encoding import plot_encoding
+from .encoding import need, plot_encoding
 from .engine import atomic
 from .experiments import Config, Store, increments, network, provenance, run_all, studies, study, table
 from .measures import accuracy_interval, confusion, firing_rates, hits
@@ -153,8 +153,9 @@ def experiment(
     data:str='MNIST',     # digits, MNIST, FashionMNIST, CIFAR10, CIFAR10-JPEG, or a folder or archive of class folders
     root:str=None,        # folder of the data; SNNKIT_DATA or a cache folder if not given
     part:int=None,        # images used of those that are not test; 20,000 if not given, or all digits
-    num_steps:int=15,     # time steps T of the base
-    epochs:int=5,         # passes through the training images
+    num_steps:int=20,     # time steps T of the base
+    epochs:int=4,         # passes through the training images
+    seeds:str='42,43,44', # of the runs
     jobs:int=None,        # runs at once; as many as processors if not given
     store:str=None,       # folder of the records; SNNKIT_RESULTS, or `results` above, if not given
     fresh:bool=False      # Train even where there is a record
@@ -162,7 +163,8 @@ def experiment(
     "Do the runs of a study that the store lacks, and print what all of them found."
     with friendly():
         s,part = Store(store),{} if part is None else dict(part=part)
-        configs = study(name, data, s, num_steps=num_steps, epochs=epochs, **part)
+        need(re.fullmatch(r'\d+(,\d+)*', seeds), f'`seeds` is {seeds!r}', 'it must be whole numbers with commas between', 'Usual is 42,43,44.')
+        configs = study(name, data, s, of=tuple(map(int, seeds.split(','))), num_steps=num_steps, epochs=epochs, **part)
         try: records = run_all(configs, f'{name}-{Path(data).name}', s, fresh, jobs, root)
         except KeyboardInterrupt: raise SystemExit('Stopped. The same command goes on.') from None
         print(table(records).round(2).to_string())

@@ -428,16 +428,16 @@ def best_of(
     return best([have[key(c)] for c in configs])
 
 # %% ../nbs/09_experiments.ipynb #c40d8f1e
-def _ablation(base, store, large): return seeds(ablation(base, augment_for(base.data)))
-def _depths(base, store, large): return seeds(depths(base) + depths(replace(base, norm='shared')))
-def _chosen(base, store): return replace(best_of(_ablation(base, store, {}), store), seed=base.seed)
-def _folds(base, store, large): return folds(seeds([base, _chosen(base, store)]))
+def _ablation(base, store, large, of): return seeds(ablation(base, augment_for(base.data)), of)
+def _depths(base, store, large, of): return seeds(depths(base) + depths(replace(base, norm='shared')), of)
+def _chosen(base, store, of): return replace(best_of(_ablation(base, store, {}, of), store), seed=base.seed)
+def _folds(base, store, large, of): return folds(seeds([base, _chosen(base, store, of)], of))
 
-def _headline(base, store, large):
+def _headline(base, store, large, of):
     deep = replace(depths(base, (7,))[0], dropout=.2, norm='shared', augment=augment_for(base.data))
-    return with_twins(seeds([replace(c, **large) for c in (base, _chosen(base, store), deep)]))
+    return with_twins(seeds([replace(c, **large) for c in (base, _chosen(base, store, of), deep)], of))
 
-def _direct(base, store, large): return seeds([replace(_chosen(base, store), **large | dict(encoder='direct', grad='atan', num_steps=8))])
+def _direct(base, store, large, of): return seeds([replace(_chosen(base, store, of), **large | dict(encoder='direct', grad='atan', num_steps=8))], of)
 
 studies = dict(ablation=_ablation, depths=_depths, folds=_folds, headline=_headline, direct=_direct)
 
@@ -446,8 +446,9 @@ def study(
     data:str='MNIST',  # name of the data set
     store:Store=None,  # where the best of the ablation is looked up; the nearest one if None
     large:dict=dict(part=None, epochs=8, num_steps=20), # fields of `Config` for the networks of the headline
+    of:tuple=(42, 43, 44), # seeds of the runs
     **changes          # fields of `Config` for the base
 )->list:               # configurations
     "The runs of a study, for `run_all`; raises ValueError for an unknown name."
     check_choice('name', name, studies)
-    return studies[name](base_for(data, **changes), store or Store(), large)
+    return studies[name](base_for(data, **changes), store or Store(), large, of)
