@@ -47,6 +47,7 @@ class Peer(nn.Module):
         def convert(m):
             if isinstance(m, Encoder): return m
             if isinstance(m, Integrator): return readout(m)
+            need(hasattr(m, 'counterpart'), f'`net` has a {type(m).__name__}', 'only plain networks are translated', 'Take lenet or a VGG, or `--libraries snnkit`.')
             return neuron(m) if isinstance(m, LIF) else synapse(copy.deepcopy(m.counterpart()))
         self.layers,self.leak = nn.ModuleDict({n: convert(m) for n,m in net.named_children()}),net.readout.leak
 

@@ -299,7 +299,7 @@ class _Synapse:
         self.reach,self.most = s.offsets[::K*T],int(np.diff(s.offsets).reshape(B, K, T).sum(1).max()) # where the spikes of each image end; the most of an image and step
         self.items,self.ends = (self.blocks, None) if self.by_blocks else (B, self.reach)
 
-_few = 2**20 # weights; in training, a second copy of more would be felt
+_few,_light = 2**20,2**19 # weights; in training, a gradient of each worker's own, or a packed copy, of more would be felt
 
 # %% ../nbs/03_engine.ipynb #f532400a
 _all = np.zeros(0, np.int32)
@@ -412,6 +412,7 @@ def _send(syn, cell, pool, pcell, keep):
         after = *spikes(i, cuts),pool or g,pcell or k.Neuron(),pwords,pcounts,u
         for ka,kb in _groups(syn, k0, k1): k._forward(ka, kb, cuts, s, _factors(s), g, pack(i, ka, kb), syn.rows, cell or k.Neuron(), out, *after)
     share(work, syn.items, syn.ends)
+    if syn.weight.numel()>_light: syn.packed.clear() # not kept for the way back
     return words,counts,pwords,pcounts,out
 
 # %% ../nbs/03_engine.ipynb #3c7d51be

@@ -361,7 +361,7 @@ def spread(
     "Mean and interval: Student's over runs, or Wilson's for a single one."
     if len(values)>1: mean,_,low,high = seed_interval(values, confidence)
     else: mean,(low,high) = values[0],accuracy_interval(round(values[0]*total), total, confidence)
-    return 100*mean,100*low,100*high
+    return 100*mean,100*max(0., low),100*min(1., high)
 
 def table(
     records:list,       # of runs

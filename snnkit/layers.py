@@ -44,7 +44,7 @@ class OverTime:
     def counterpart(self):
         "torch's layer without time, with the same options and the very same weights."
         ann = copy.copy(self)
-        for o in ('_parameters', '_buffers', '_modules'): setattr(ann, o, getattr(self, o).copy())
+        vars(ann).update({k: v.copy() for k,v in vars(self).items() if isinstance(v, dict)}) # parameters, buffers and hooks are the same, the lists of them its own
         ann.__class__ = next(c for c in type(self).__mro__ if c.__module__.startswith('torch.nn'))
         return ann
 

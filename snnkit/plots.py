@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.ticker import LogLocator
 from torch import nn
 
 from .encoding import check_choice, need, raster, seeded
@@ -260,4 +261,5 @@ def plot_costs(
     for i,(n,r) in enumerate(t.iterrows(), 1):
         ax.errorbar(r['energy (µJ)'], r['test (%)'], yerr=[[r['test (%)']-r.low], [r.high-r['test (%)']]], fmt='o', ms=5, capsize=3, lw=1, mfc='white' if n.endswith('(ANN)') else None, color=f'C{i-1}', label=n)
     ax.set(xlabel='compute energy of an image (µJ at 45 nm)', ylabel='test accuracy (%)', xscale='log'); ax.legend(fontsize=7, frameon=False, loc='center left', bbox_to_anchor=(1, .5))
+    ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter='{x:g}', minor_formatter='')
     return fig

@@ -114,7 +114,7 @@ def lif_autograd(
     check_neuron(leak, threshold, reset, refractory, grad)
     bp = grad in ('spike_bp', 'straight_through')
     scale = 1/threshold if grad=='spike_bp' else 1.
-    slope = (lambda v: (v>0)*scale) if bp else surrogates.get(grad, grad)
+    slope = (lambda v: (v>0).to(v.dtype)*scale) if bp else surrogates.get(grad, grad)
     m,out = torch.zeros_like(x[0]),[]
     for x_t in x:
         awake = 1 - sum(s.detach() for s in out[-refractory:]) if refractory else 1.

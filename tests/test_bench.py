@@ -4,10 +4,10 @@ from importlib.util import find_spec
 from pathlib import Path
 import pytest, torch
 from PIL import Image
-from snnkit.bench import bench_table, chosen, check_all, check_same, grid_table, peers, race, rate_table, set_rates, write_task
+from snnkit.bench import bench_table, chosen, check_all, check_same, grid_table, peers, race, rate_table, set_rates, translate, write_task
 from snnkit.data import load
 from snnkit.measures import firing_rates
-from snnkit.models import lenet
+from snnkit.models import build, lenet
 
 missing = [o for o in peers if not find_spec(o)]
 needs_peers = pytest.mark.skipif(bool(missing), reason=f'{", ".join(missing)} not installed; `pip install snnkit[peers]` brings them')
@@ -75,3 +75,8 @@ def test_grid_holds_the_choice_against_both():
     t = grid_table({'conv': (8, 16, 3, 8), 'fc': (200, 50)}, (.05, .4), 5, 2, 3)
     assert len(t)==4 and (t[['event', 'dense', 'auto']]>0).all().all()
     assert (t['auto/best']==t['auto']/t[['event', 'dense']].min(axis=1)).all()
+
+@needs_peers
+@pytest.mark.parametrize('library', list(peers))
+def test_residual_networks_are_refused(library):
+    with pytest.raises(ValueError, match='has a Residual.*--libraries snnkit'): translate(build('resnet9', width=2, in_channels=1, image_size=8, num_steps=2), library)
