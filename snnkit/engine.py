@@ -686,17 +686,16 @@ _forced = None # while measuring: True for events, False for dense
 
 _repeats = 3
 
-def _best(f, repeats=_repeats, before=lambda: None): # seconds of the fastest call
+def _best(f, repeats=_repeats): # seconds of the fastest call
     times = []
     for _ in range(repeats+1):
-        before(); start = time.perf_counter(); f(); times.append(time.perf_counter()-start)
+        start = time.perf_counter(); f(); times.append(time.perf_counter()-start)
     return min(times[1:])
 
 def _seconds(layer, shape, T, B, rate, events, learn, inner, owed): # of a synapse and its neurons, for one kind of work
     global _forced
     g,old = torch.Generator().manual_seed(0),_forced
     x = (torch.rand(T, B, *shape, generator=g)<rate).float().requires_grad_(inner)
-    wash = np.empty(2**23, np.float32) # leaves the caches as other layers would
     trains = iter([x if owed else to_train(x) for _ in range(_repeats+1)]) # each is met for the first time
     def run():
         s = next(trains)
@@ -705,7 +704,7 @@ def _seconds(layer, shape, T, B, rate, events, learn, inner, owed): # of a synap
         if learn: torch.autograd.grad(y.sum(), [layer.weight, *[s if owed else s.values]*inner])
     try:
         _forced = events
-        with torch.set_grad_enabled(learn): return _best(run, before=lambda: wash.fill(0))
+        with torch.set_grad_enabled(learn): return _best(run)
     finally: _forced = old
 
 # %% ../nbs/03_engine.ipynb #451580b5
@@ -717,7 +716,7 @@ def _measure(layer, shape, macs, learn, inner, owed):
     layer = copy.deepcopy(layer).requires_grad_(learn)
     for o in (layer._forward_hooks, layer._forward_pre_hooks): o.clear() # nobody is to hear the measurement
     B,few = 2*torch.get_num_threads(),2 if isinstance(layer, nn.Conv2d) else 8 # linear layers leave out features that never fire: let all of them fire
-    many = few + max(2, min(64, int(4e8/macs/B)))
+    many = few + max(2, min(64, int(1e9/macs/B)))
     t = lambda T, rate, events: _seconds(layer, shape, T, B, rate, events, learn, inner, owed)
     (r0,r1),n = _rates,B*(many-few)
     e0,e1,e2,d0,d1 = t(few, r0, True),t(many, r0, True),t(many, r1, True),t(few, r0, False),t(many, r0, False)
