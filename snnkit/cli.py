@@ -24,7 +24,7 @@ from fastcore.script import call_parse
 from .data import load
 from .encoding import need, plot_encoding
 from .engine import atomic
-from .experiments import Config, Store, increments, network, provenance, run_all, studies, study, table
+from .experiments import Config, Store, increments, network, provenance, run_all, study, table
 from .measures import accuracy_interval, confusion, firing_rates, hits
 from .models import twin
 from .plots import plot_confusion, plot_membranes, plot_mistakes, plot_rasters, result_table

@@ -11,7 +11,7 @@ __all__ = ['studies', 'Config', 'check_config', 'key', 'data_for', 'network', 'c
 # %% ../nbs/09_experiments.ipynb #0c4a8e15
 import base64, hashlib, json, math, os, platform, shutil, time, warnings
 from contextlib import contextmanager
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from importlib.metadata import version
@@ -29,8 +29,8 @@ from .data import Augmented, Data, augmentations, load
 from .encoding import Direct, check_choice, need
 from .engine import cache_home, has, use
 from .layers import norms
-from .measures import accuracy_interval, check_count, energy, error_increment, firing_rates, hits, mcnemar, seed_interval, synaptic_ops
-from .models import build, models, twin
+from .measures import accuracy_interval, energy, error_increment, firing_rates, hits, mcnemar, seed_interval, synaptic_ops
+from .models import build, check_dropout, models, twin
 from .spikebp import check_neuron
 from .training import check_settings, evaluate, fit, set_seed, show_where
 
@@ -65,7 +65,7 @@ def check_config(
     for k,allowed in dict(model=models, norm=(None, *norms), augment=(None, *augmentations), encoder=('poisson', 'direct')).items(): check_choice(k, getattr(c, k), allowed)
     check_neuron(.99, 1., 'zero', 0, c.grad)
     check_settings(c.lr, c.seed, epochs=c.epochs, batch_size=c.batch_size, num_steps=c.num_steps, threads=c.threads)
-    need(0<=c.dropout<1, f'`dropout` is {c.dropout}', 'it must be at least 0 and below 1', 'Lee et al. use 0.2.')
+    check_dropout(c.dropout)
 
 # %% ../nbs/09_experiments.ipynb #e90b2a67
 def key(
@@ -354,14 +354,14 @@ def groups(
 
 # %% ../nbs/09_experiments.ipynb #19e7f3a0
 def spread(
-    values,             # one a run, fractions
-    total:int,          # images of a run
+    values,             # one a run
+    single:tuple,       # interval of the first, for its images: low, high
     confidence:float=.95 # of the interval
-)->tuple:               # mean, low, high, percent
-    "Mean and interval: Student's over runs, or Wilson's for a single one."
-    if len(values)>1: mean,_,low,high = seed_interval(values, confidence)
-    else: mean,(low,high) = values[0],accuracy_interval(round(values[0]*total), total, confidence)
-    return 100*mean,100*max(0., low),100*min(1., high)
+)->tuple:               # mean, low, high
+    "Mean and interval: Student's over runs, or that of the `single` one."
+    if len(values)==1: return values[0],*single
+    mean,_,low,high = seed_interval(values, confidence)
+    return mean,low,high
 
 def table(
     records:list,       # of runs
@@ -371,7 +371,8 @@ def table(
     "What the runs found, seeds and folds taken together."
     rows,base = {},base or config_of(records[0])
     for rs in groups(records).values():
-        test,low,high = spread([r['test_accuracy'] for r in rs], rs[0]['images']['test'], confidence)
+        hit,n = unpack(rs[0]).sum().item(),rs[0]['images']['test']
+        test,low,high = 100*np.clip(spread([r['test_accuracy'] for r in rs], accuracy_interval(hit, n, confidence), confidence), 0, 1)
         mean = lambda f: float(np.mean([f(r) for r in rs]))
         rows[describe(config_of(rs[0]), base)] = dict(runs=len(rs), valid=100*mean(lambda r: r['valid_accuracy']), test=test, low=low, high=high, parameters=rs[0]['parameters'],
             spikes=mean(lambda r: r.get('spikes', math.nan)), operations=mean(lambda r: sum(o[1] for o in r['operations'].values()))/1e6, energy=mean(lambda r: r['energy']))
@@ -398,7 +399,7 @@ def increments(
         need(all(t for _,t in pairs), f'{describe(config_of(rs[0]), base)} has no twin among the records', 'each needs one', 'Use `run_all(with_twins(configs))`.')
         bits = [(unpack(s), unpack(t)) for s,t in pairs]
         d = [error_increment(*o, confidence) for o in bits]
-        mean,_,low,high = seed_interval([o.points for o in d], confidence) if len(d)>1 else (d[0].points, 0, d[0].low, d[0].high)
+        mean,low,high = spread([o.points for o in d], (d[0].low, d[0].high), confidence)
         rows[describe(config_of(rs[0]), base)] = {'runs': len(rs), 'SNN (%)': 100*np.mean([s['test_accuracy'] for s,_ in pairs]), 'ANN (%)': 100*np.mean([t['test_accuracy'] for _,t in pairs]),
             'increment': mean, 'low': low, 'high': high, "McNemar's p": ', '.join(f'{mcnemar(*o):.2g}' for o in bits),
             'energy SNN/ANN': np.mean([s['energy'] for s,_ in pairs])/np.mean([t['energy'] for _,t in pairs])}

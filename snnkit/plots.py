@@ -225,6 +225,8 @@ def result_table(
     return ResultTable(pd.DataFrame(rows).T.astype(dict(value=float, low=float, high=float, parameters='Int64')), layers, n, confidence)
 
 # %% ../nbs/10_plots.ipynb #6ad1c92f
+def _whiskers(t): return [t['test (%)']-t.low, t.high-t['test (%)']] # lengths of the intervals below and above
+
 def plot_accuracies(
     t:pd.DataFrame, # what `table` gives
     fig=None        # matplotlib figure; a new one if None
@@ -233,7 +235,7 @@ def plot_accuracies(
     if fig is None: fig = plt.figure(figsize=(6.5, .8+.3*len(t)), layout='constrained')
     ax,y = fig.subplots(),np.arange(len(t))
     ax.axvspan(*t[['low', 'high']].iloc[0], color='.9', lw=0); ax.axvline(t['test (%)'].iloc[0], color='.6', lw=.8)
-    ax.errorbar(t['test (%)'], y, xerr=[t['test (%)']-t.low, t.high-t['test (%)']], fmt='o', ms=4, capsize=3, lw=1, color='black')
+    ax.errorbar(t['test (%)'], y, xerr=_whiskers(t), fmt='o', ms=4, capsize=3, lw=1, color='black')
     ax.set_yticks(y, t.index); ax.invert_yaxis(); ax.set_xlabel('test accuracy (%)')
     return fig
 
@@ -247,7 +249,7 @@ def plot_series(
     if fig is None: fig = plt.figure(figsize=(5.5, 3), layout='constrained')
     ax,ticks = fig.subplots(),set()
     for (n,(x,t)),style in zip(series.items(), ('o-', 's--', '^:', 'd-.')*9):
-        ax.errorbar(x, t['test (%)'], yerr=[t['test (%)']-t.low, t.high-t['test (%)']], fmt=style, ms=4, capsize=3, lw=1, label=n); ticks |= set(x)
+        ax.errorbar(x, t['test (%)'], yerr=_whiskers(t), fmt=style, ms=4, capsize=3, lw=1, label=n); ticks |= set(x)
     ax.set(xlabel=xlabel, ylabel='test accuracy (%)', xticks=sorted(ticks)); ax.legend(frameon=False)
     return fig
 
@@ -258,8 +260,9 @@ def plot_costs(
     "Test accuracy against compute energy; open circles are ANNs."
     if fig is None: fig = plt.figure(figsize=(6, 3.6), layout='constrained')
     ax = fig.subplots()
-    for i,(n,r) in enumerate(t.iterrows(), 1):
-        ax.errorbar(r['energy (µJ)'], r['test (%)'], yerr=[[r['test (%)']-r.low], [r.high-r['test (%)']]], fmt='o', ms=5, capsize=3, lw=1, mfc='white' if n.endswith('(ANN)') else None, color=f'C{i-1}', label=n)
+    for i,n in enumerate(t.index):
+        r = t.loc[[n]]
+        ax.errorbar(r['energy (µJ)'], r['test (%)'], yerr=_whiskers(r), fmt='o', ms=5, capsize=3, lw=1, mfc='white' if n.endswith('(ANN)') else None, color=f'C{i}', label=n)
     ax.set(xlabel='compute energy of an image (µJ at 45 nm)', ylabel='test accuracy (%)', xscale='log'); ax.legend(fontsize=7, frameon=False, loc='center left', bbox_to_anchor=(1, .5))
     ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter='{x:g}', minor_formatter='')
     return fig

@@ -1,9 +1,7 @@
 "One run, many runs, and the store: what is recorded can be repeated, a kill loses nothing but the run it hit, and wrong names are told."
-import json,os,random,signal,subprocess,sys,time,warnings
+import json,random,signal,subprocess,sys,time,warnings
 from dataclasses import asdict,replace
-from pathlib import Path
 import pytest
-import torch
 from snnkit import experiments as E
 from snnkit.experiments import Config,Store,key,run,run_all
 from common import root
@@ -19,11 +17,10 @@ def elsewhere(tmp_path, monkeypatch):
 @pytest.fixture(scope='module')
 def record(tmp_path_factory):
     "A record of `tiny`."
-    d = tmp_path_factory.mktemp('record'); old = os.environ.get('XDG_CACHE_HOME'); os.environ['XDG_CACHE_HOME'] = str(d/'cache')
-    r = run(tiny, Store(d), quiet=True)
-    if old is None: del os.environ['XDG_CACHE_HOME']
-    else: os.environ['XDG_CACHE_HOME'] = old
-    return r
+    d = tmp_path_factory.mktemp('record')
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv('XDG_CACHE_HOME', str(d/'cache'))
+        return run(tiny, Store(d), quiet=True)
 
 # Configurations
 

@@ -6,9 +6,10 @@ import pytest, torch
 from safetensors.torch import load_file
 from small_training import data, model
 from snnkit.data import load
+from snnkit.encoding import own_stream
 from snnkit.layers import spike_trains
 from snnkit.models import lenet, twin
-from snnkit.training import evaluate, fit, load_weights, own_stream, read_tensors, save_weights, set_seed, write_tensors
+from snnkit.training import evaluate, fit, load_weights, read_tensors, save_weights, set_seed, write_tensors
 
 script = Path(__file__).with_name('small_training.py')
 kills = int(os.environ.get('SNNKIT_KILLS', 3))
