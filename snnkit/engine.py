@@ -479,7 +479,8 @@ class _Pool(Function):
     def forward(ctx, values, s, pool, cell, box):
         k,(B,K,T,P) = _kernels(),s.words.shape
         words,counts = _new_spikes(B, K, T, pool.Ho*pool.Wo, s.words.dtype)
-        share(lambda b0, b1, i: k._pool(0, K, b0, b1, s.words, pool, cell, words, counts, _buffers(i, pool)), B)
+        held = lambda i: None if s.unit else k.Held(s.values, s.offsets, scratch(i, 'rows', P*pool.n, np.float32))
+        share(lambda b0, b1, i: k._pool(0, K, b0, b1, s.words, held(i), pool, cell, words, counts, _buffers(i, pool)), B)
         box.append(_spikes(words, counts, s.channels))
         ctx.a = s,pool,cell,box[0]
         return _values(box[0])
@@ -589,11 +590,11 @@ def pooling(
     layer:nn.AvgPool2d, # the pool
     x:torch.Tensor      # spike train in either form
 )->torch.Tensor:        # the current, or None if dense torch is to compute it
-    "A pool by events: a sparse train of ordinary spikes, windows without padding."
+    "A pool by events: a sparse train, windows without padding."
     one = lambda o: o if isinstance(o, int) else o[0] if o[0]==o[1] else 0
     K,s,p = one(layer.kernel_size),one(layer.stride),layer.padding
     if not (isinstance(x, Train) and x.ndim==5 and K and s and p in (0, (0, 0)) and not layer.ceil_mode and layer.divisor_override is None): return None
-    if min(x.shape[3:])<K or not _fusable(x) and not x.spikes.unit: return None
+    if min(x.shape[3:])<K: return None
     pool = _kernels().pool_geometry(*x.shape[3:], x.shape[2], K, s)
     plain = lambda: nn.functional.avg_pool2d(x.dense().flatten(0, 1), K, s).unflatten(0, x.shape[:2])
     return _lazy(Current, (*x.shape[:3], pool.Ho, pool.Wo), plain, x.sources, pool=pool, train=x)

@@ -646,8 +646,20 @@ def _mean(c, g): # lanes over the area of a window; a product where that is exac
     return mul(c, full(np.float32(1)/np.float32(area), c)) if area&(area-1)==0 else div(c, full(np.float32(area), c))
 
 # %% ../nbs/02a_events.ipynb #5be4f08f
+class Held(NamedTuple):
+    "Values of a train."
+    values:np.ndarray;offsets:np.ndarray # as in `Spikes`
+    rows:np.ndarray                      # memory for those of a step, one row a pixel
+
 @_jit
-def _pool(k0, k1, b0, b1, fed, g, cell, words, counts, u):
+def _lay(held, fed, b, k, t, n): # values of a step, each in its row
+    r = held.offsets[(b*fed.shape[1]+k)*fed.shape[2]+t]
+    for p in range(fed.shape[3]):
+        w = fed[b, k, t, p]
+        while w: held.rows[p*n+first(w)] = held.values[r]; r += 1; w = rest(w)
+
+@_jit
+def _pool(k0, k1, b0, b1, fed, held, g, cell, words, counts, u):
     z = zeros(words, _one); one,still = full(np.float32(1), z),cell.leak==1 and not cell.soft # nothing comes of nothing
     for k in range(k0, k1):
         mine = _mine(words, g.O, k)
@@ -655,6 +667,7 @@ def _pool(k0, k1, b0, b1, fed, g, cell, words, counts, u):
             u.Gp[:] = 0
             for t in range(words.shape[2]):
                 N = 0
+                if held is not None: _lay(held, fed, b, k, t, g.n)
                 for y in range(g.Ho):
                     for x in range(g.Wo):
                         o,p,lit = y*g.Wo+x,(y*g.W+x)*g.s,np.uint64(0)
@@ -664,7 +677,7 @@ def _pool(k0, k1, b0, b1, fed, g, cell, words, counts, u):
                         if still and not lit: continue
                         c = z
                         for i in range(g.Kh):
-                            for j in range(g.Kw): c = add(c, where(fed[b, k, t, p+i*g.W+j], one, z))
+                            for j in range(g.Kw): c = add(c, where(fed[b, k, t, p+i*g.W+j], one if held is None else load(held.rows, (p+i*g.W+j)*g.n, 0, z), z))
                         w,left = _step(add(load(u.Gp, o*g.pitch, 0, z), _mean(c, g)), mine, cell)
                         store(u.Gp, o*g.pitch, 0, left)
                         words[b, k, t, o] = w
@@ -679,7 +692,7 @@ def _forward(k0, k1, cuts, s, values, g, w, rows, cell, out, words, counts, pool
         b0,b1,a = cuts[i],cuts[i+1],cuts[i] if len(words)==len(s.words) else 0
         if not g.linear: _events(s, b0, b1, values is not None, u)
         _currents(k0, k1, b0, b1, s.words.shape[2], values, g, w, rows, cell, out, words[a:], counts[a:], u)
-        if pwords.size: _pool(k0, k1, 0, b1-b0, words[a:], pool, pcell, pwords[b0:], pcounts[b0:], u)
+        if pwords.size: _pool(k0, k1, 0, b1-b0, words[a:], None, pool, pcell, pwords[b0:], pcounts[b0:], u)
 
 # %% ../nbs/02a_events.ipynb #a0307f0f
 @_jit
@@ -773,14 +786,14 @@ def _backward(k0, k1, cuts, s, values, g, planes, others, groups, cell, gout, gs
 
 # %% ../nbs/02a_events.ipynb #85aa3d30
 @_jit
-def _awake(words, b, k, t, p, refractory): # word of the neurons that did not fire in the last steps
-    w = np.uint64(0)
+def _awake(words, b, k, t, p, refractory, C): # word of the neurons, of C channels, that did not fire in the last steps
+    w = np.uint64(0) if C-64*k>=64 else ~np.uint64(0) << np.uint64(C-64*k)
     for i in range(max(0, t-refractory), t): w |= np.uint64(words[b, k, i, p])
     return cut(~w, words)
 
 @_jit
 def _scan(b0, b1, x, cell, words, counts, u):
-    (T,_,P,C),n = x.shape,8*words.itemsize
+    (T,B,P,C),n = x.shape,8*words.itemsize
     z = zeros(words, _one); leak,th = full(cell.leak, z),full(cell.threshold, z)
     for b in range(b0, b1):
         for k in range(words.shape[1]):
@@ -788,9 +801,13 @@ def _scan(b0, b1, x, cell, words, counts, u):
             for t in range(T):
                 N = 0
                 for p in range(P):
-                    for c in range(min(n, C-k*n)): u.f[c] = x[t, b, p, k*n+c]
-                    w = _awake(words, b, k, t, p, cell.refractory)
-                    v = add(load(u.m, p*n, 0, z), where(w, load(u.f, 0, 0, z), z))
+                    at = ((t*B+b)*P+p)*C+k*n
+                    if at+n<=x.size: f = load(x, at, 0, z)
+                    else:
+                        for c in range(C-k*n): u.f[c] = x[t, b, p, k*n+c]
+                        f = load(u.f, 0, 0, z)
+                    w = _awake(words, b, k, t, p, cell.refractory, C)
+                    v = add(load(u.m, p*n, 0, z), where(w, f, z))
                     w = both(w, above(v, th))
                     store(u.m, p*n, 0, mul(where(w, sub(v, th) if cell.soft else z, v), leak))
                     words[b, k, t, p] = w
@@ -800,7 +817,7 @@ def _scan(b0, b1, x, cell, words, counts, u):
 # %% ../nbs/02a_events.ipynb #d144471c
 @_jit
 def _scan_back(b0, b1, words, offsets, cell, gspikes, g, dx, u):
-    (T,_,P,C),K,n,z = dx.shape,words.shape[1],8*words.itemsize,zeros(words, _one)
+    (T,B,P,C),K,n,z = dx.shape,words.shape[1],8*words.itemsize,zeros(words, _one)
     for b in range(b0, b1):
         for k in range(K):
             u.m[:] = 0
@@ -808,9 +825,11 @@ def _scan_back(b0, b1, words, offsets, cell, gspikes, g, dx, u):
             for t in range(T-1, -1, -1):
                 _blame(words, offsets, gspikes, b, k, t, g, 0, cell.soft, u.scale, u.m)
                 for p in range(P):
-                    w = _awake(words, b, k, t, p, cell.refractory)
-                    store(u.f, 0, 0, where(w, load(u.m, p*n, 0, z), z))
-                    for c in range(min(n, C-k*n)): dx[t, b, p, k*n+c] = u.f[c]
+                    d = where(_awake(words, b, k, t, p, cell.refractory, C), load(u.m, p*n, 0, z), z)
+                    if n<=C-k*n or K==1 and n<=(P-p)*C: store(dx, ((t*B+b)*P+p)*C+k*n, 0, d)
+                    else:
+                        store(u.f, 0, 0, d)
+                        for c in range(C-k*n): dx[t, b, p, k*n+c] = u.f[c]
 
 # %% ../nbs/02a_events.ipynb #5dea36fb
 @_jit

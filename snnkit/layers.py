@@ -202,9 +202,12 @@ class StepBatchNorm2d(PerStep, nn.BatchNorm2d):
         super().__init__(num_steps*num_features, **kw)
         self.num_features,self.num_steps,self.bias = num_features,num_steps,None
     def forward(self, x):
-        self.check(x)
-        y = nn.BatchNorm2d.forward(self, x.transpose(0, 1).flatten(1, 2)) # [B, T*C, H, W]
-        return y.unflatten(1, (self.num_steps, self.num_features)).transpose(0, 1)
+        self.check(x); x = engine.dense(x)
+        if self.training and self.track_running_stats: self.num_batches_tracked.add_(1)
+        momentum = 1/max(1, self.num_batches_tracked.item()) if self.momentum is None else self.momentum # None: the mean of all batches, as torch has it
+        each = zip(x, *([None]*len(x) if o is None else o.view(len(x), -1) for o in (self.running_mean, self.running_var, self.weight)))
+        ys = [F.batch_norm(y, mean, var, w, None, self.training or mean is None, momentum, self.eps) for y,mean,var,w in each]
+        return torch.cat(ys).unflatten(0, x.shape[:2])
 
 # %% ../nbs/04_layers.ipynb #8ad21f37
 class ScaledBatchNorm2d(PerStep, nn.BatchNorm2d):
@@ -221,7 +224,7 @@ class ScaledBatchNorm2d(PerStep, nn.BatchNorm2d):
         self.reset_parameters()
     def forward(self, x):
         scale,shift = (o[:, None, :, None, None] for o in (self.scale, self.shift))
-        return scale*super().forward(x) + shift
+        return torch.addcmul(shift, scale, super().forward(x))
 
 # %% ../nbs/04_layers.ipynb #1f75b8e3
 norms = dict(shared=BatchNorm2d, threshold=ThresholdBatchNorm2d, step=StepBatchNorm2d, scaled=ScaledBatchNorm2d)
