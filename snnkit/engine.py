@@ -8,6 +8,7 @@ __all__ = ['has', 'use', 'share', 'scratch', 'aligned', 'fresh', 'free', 'Lazy',
 
 # %% ../nbs/03_engine.ipynb #b99812c9
 import copy, json, math, mmap, os, re, threading, time, weakref
+from bisect import bisect
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from collections.abc import Iterator
@@ -709,26 +710,27 @@ def _seconds(layer, shape, T, B, rate, events, learn, inner, owed): # of a synap
     finally: _forced = old
 
 # %% ../nbs/03_engine.ipynb #451580b5
-_rates = .05, .4 # at which a layer is measured
+_rates = .05, .2, .4, .6 # at which a layer is measured
 
 @torch.inference_mode(False)
 def _measure(layer, shape, macs, learn, inner, owed):
-    "Seconds by events: a call, an image and step, and that per unit of rate; and densely: a call, an image and step."
+    "Seconds of a call, and of an image and step: densely, and by events at each rate."
     layer = copy.deepcopy(layer).requires_grad_(learn)
     for o in (layer._forward_hooks, layer._forward_pre_hooks): o.clear() # nobody is to hear the measurement
     B,few = 2*torch.get_num_threads(),2 if isinstance(layer, nn.Conv2d) else 8 # linear layers leave out features that never fire: let all of them fire
     many = few + max(2, min(64, int(1e9/macs/B)))
     t = lambda T, rate, events: _seconds(layer, shape, T, B, rate, events, learn, inner, owed)
-    (r0,r1),n = _rates,B*(many-few)
-    e0,e1,e2,d0,d1 = t(few, r0, True),t(many, r0, True),t(many, r1, True),t(few, r0, False),t(many, r0, False)
-    each,rise,dense_each = (e1-e0)/n,(e2-e1)/(B*many*(r1-r0)),(d1-d0)/n
-    return [max(0., o) for o in (e0-B*few*each, each-r0*rise, rise, d0-B*few*dense_each, dense_each)]
+    def line(rates, events): # seconds of a call, and of an image and step at each of `rates`
+        start,*times = t(few, rates[0], events),*(t(many, r, events) for r in rates)
+        call = max(0., start - few*max(0., times[0]-start)/(many-few))
+        return call,*(max(0., o-call)/(B*many) for o in times)
+    return line(_rates[:1], False),line(_rates, True)
 
 # %% ../nbs/03_engine.ipynb #a3b2466a
 @lru_cache
 def _notes(): # what was measured on this machine before, and where it is written down
     cpu = f'{_kernels().llvmlite.binding.get_host_cpu_name()} x {torch.get_num_threads()}'
-    file = cache_home()/'engine'/(re.sub(r'[^\w.-]+', '-', f'{cpu} torch {torch.__version__} numba {version("numba")} snnkit {__version__}')+'.json')
+    file = cache_home()/'engine'/(re.sub(r'[^\w.-]+', '-', f'{cpu} torch {torch.__version__} numba {version("numba")} snnkit {__version__} at {_rates}')+'.json')
     try: return json.loads(file.read_text()),file
     except (OSError, ValueError): return {},file
 
@@ -749,9 +751,14 @@ def _pays(layer, x, owed):
     if _mode=='numba' or _forced is not None: return _forced is not False
     if x.numel()<_small: return False
     learn,n = torch.is_grad_enabled() and layer.weight.requires_grad,x.shape[0]*x.shape[1]
-    call,each,rise,dense_call,dense_each = _costs(layer, x.shape[2:], learn, learn and x.requires_grad, owed)
+    (dense_call,dense_each),(call,*each) = _costs(layer, x.shape[2:], learn, learn and x.requires_grad, owed)
     rate = x.rate if isinstance(x, Train) else torch.count_nonzero(dense(x)).item()/x.numel()
-    return call + n*(each + rise*rate) < dense_call + n*dense_each
+    return call + n*_between(rate, each) < dense_call + n*dense_each
+
+def _between(rate, each): # on the lines through what was measured, and on beyond the last
+    i = min(max(1, bisect(_rates, rate)), len(each)-1)
+    (r0,r1),(e0,e1) = _rates[i-1:i+1],each[i-1:i+1]
+    return e0 + (e1-e0)*(rate-r0)/(r1-r0)
 
 # %% ../nbs/03_engine.ipynb #c8d4dd3c
 def peak_rate(

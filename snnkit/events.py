@@ -184,6 +184,22 @@ def put(ty, a, i, w, x):
         return ctx.get_dummy_value()
     return types.none(a, types.intp, w, x), gen
 
+# %% ../nbs/02a_events.ipynb #91e0b7aa
+@intrinsic
+def pour(ty, a, i, w, x):
+    "Those lanes of the row `x` where the word `w` has a 1, one after another into the float array `a` from `i` on, and anything into the rest of a row's room there; gives how many."
+    def gen(ctx, b, sig, args):
+        (a,i,w,_),(row,),m = args,_rows(b, args[3]),min(16, x.n)
+        t = ir.VectorType(_f32, m)
+        compress = cgutils.get_or_insert_function(b.module, ir.FunctionType(t, [t, ir.VectorType(_bit, m), t]), f'llvm.experimental.vector.compress.v{m}f32')
+        for j in range(0, x.n, m):
+            bits = b.trunc(b.lshr(w, ir.Constant(w.type, j)), ir.IntType(m)) if x.n>m else w
+            (place,) = _places(ctx, b, sig.args[0], a, i, _int(0, _int64), Lanes(m))
+            b.store(b.call(compress, [_pick(b, row, list(range(j, j+m))), b.bitcast(bits, ir.VectorType(_bit, m)), ir.Constant(t, ir.Undefined)]), place).align = 4
+            i = b.add(i, _wide(b, b.ctpop(bits)))
+        return b.sub(i, args[1])
+    return types.intp(a, types.intp, w, x), gen
+
 # %% ../nbs/02a_events.ipynb #cca68a95
 def _wide(b, v): return v if v.type.width==64 else b.zext(v, _int64)
 
@@ -236,6 +252,7 @@ def ones(ty, w):
 # %% ../nbs/02a_events.ipynb #b268c841
 _jit = njit(nogil=True, error_model='numpy', cache=True)
 _one = (0,)  # a single row
+_avx512 = bool(llvmlite.binding.get_host_cpu_features().get('avx512f'))
 
 # %% ../nbs/02a_events.ipynb #32ff7494
 @_jit
@@ -278,24 +295,28 @@ def _tossed(b0, b1, C, lit, begin, coins, words, counts):
 # %% ../nbs/02a_events.ipynb #88b2a84e
 @_jit
 def _gather(b0, b1, x, words, offsets, values): # values of the dense `x` where there is a spike
-    (T,_,P,_),n,K = x.shape,8*words.itemsize,words.shape[1]
+    (T,B,P,C),n,K,z = x.shape,8*words.itemsize,words.shape[1],zeros(words, _one)
     for b in range(b0, b1):
         for k in range(K):
-            r = offsets[(b*K+k)*T]
+            r,end = offsets[(b*K+k)*T],offsets[(b*K+k+1)*T]
             for t in range(T):
                 for p in range(P):
-                    w = words[b, k, t, p]
+                    w,at = words[b, k, t, p],((t*B+b)*P+p)*C+k*n
+                    if _avx512 and x.flags.c_contiguous and at+n<=x.size and r+n<=end: r += pour(values, r, w, load(x, at, 0, z)); continue
                     while w: values[r] = x[t, b, p, k*n+first(w)]; r += 1; w = rest(w)
+
 @_jit
 def _scatter(b0, b1, x, words, offsets, values): # the inverse
-    (T,_,P,_),n,K = x.shape,8*words.itemsize,words.shape[1]
-    x[:, b0:b1] = 0
+    (T,B,P,C),n,K,z = x.shape,8*words.itemsize,words.shape[1],zeros(words, _one); one = full(np.float32(1), z)
     for b in range(b0, b1):
         for k in range(K):
             r = offsets[(b*K+k)*T]
             for t in range(T):
                 for p in range(P):
-                    w = words[b, k, t, p]
+                    w,whole = words[b, k, t, p],n<=C-k*n or K==1 and n<=(P-p)*C # what a row leaves behind its pixel, the next pixels write over
+                    if whole: store(x, ((t*B+b)*P+p)*C+k*n, 0, where(w, one, z))
+                    else: x[t, b, p, k*n:k*n+n] = 0
+                    if whole and values is None: continue
                     while w: x[t, b, p, k*n+first(w)] = 1 if values is None else values[r]; r += 1; w = rest(w)
 
 # %% ../nbs/02a_events.ipynb #88a43e7e
@@ -390,7 +411,7 @@ def geometry(
     "Work out the shapes of a convolution."
     kh,kw,Ho,Wo = -(-Kh//s),-(-Kw//s),(H+2*ph-Kh)//s+1,(W+2*pw-Kw)//s+1
     qh,qw,n,pitch = max(0, kh-1-ph//s),max(0, kw-1-pw//s),8*word_type(O)().itemsize,min(O, 64)
-    rows = -(-kw*pitch//16); parts = -(-rows//_room()); chunk = -(-rows//parts)
+    rows = -(-kw*pitch//16); parts = -(-rows//_room); chunk = -(-rows//parts)
     Hm,Wm = qh+max(Ho, (H-1+ph)//s+1),qw+max(Wo, (W-1+pw)//s+1)
     return Geometry(H, W, C, Kh, Kw, s, ph, pw, kh, kw, qh, qw, Hm, Wm, Ho, Wo, O, n, pitch, chunk, 1, 16*chunk*parts, H*W*Hm*Wm==1)
 
@@ -405,8 +426,7 @@ def pool_geometry(
     g = geometry(H, W, C, K, K, C, s)
     return g._replace(qh=0, qw=0, Hm=g.Ho, Wm=g.Wo, pitch=g.n)
 
-@lru_cache
-def _room(): return 12 if llvmlite.binding.get_host_cpu_features().get('avx512f') else 3
+_room = 12 if _avx512 else 3
 
 # %% ../nbs/02a_events.ipynb #d0b61c3f
 class Part(NamedTuple):
@@ -424,8 +444,8 @@ def parts(
     return [planes, Part(_narrow(g, g.O-whole), whole, g.O)] if whole<g.O else [planes]
 
 def _narrow(g, pitch): # `g` for so few channels that all rows of taps may fit into the registers
-    rows = -(-g.kw*pitch//16); n = -(-rows//_room()); chunk = -(-rows//n)
-    deep = g.kh if g.kh*chunk*n<=_room() else 1
+    rows = -(-g.kw*pitch//16); n = -(-rows//_room); chunk = -(-rows//n)
+    deep = g.kh if g.kh*chunk*n<=_room else 1
     return g._replace(pitch=pitch, chunk=chunk*deep, deep=deep, run=16*chunk*n)
 
 # %% ../nbs/02a_events.ipynb #e7a878d8
