@@ -200,6 +200,21 @@ def pour(ty, a, i, w, x):
         return b.sub(i, args[1])
     return types.intp(a, types.intp, w, x), gen
 
+@intrinsic
+def spread(ty, a, i, w, x):
+    "A row like `x` with floats from `a`, one after another from `i` on, where the word `w` has a 1, and 0 elsewhere."
+    def gen(ctx, b, sig, args):
+        (a,i,w,_),m = args,min(16, x.n); t,mask,parts = ir.VectorType(_f32, m),ir.VectorType(_bit, m),[]
+        expand = cgutils.get_or_insert_function(b.module, ir.FunctionType(t, [_f32.as_pointer(), mask, t]), f'llvm.masked.expandload.v{m}f32')
+        for j in range(0, x.n, m):
+            bits = b.trunc(b.lshr(w, ir.Constant(w.type, j)), ir.IntType(m)) if x.n>m else w
+            (place,) = _places(ctx, b, sig.args[0], a, i, _int(0, _int64), Lanes(m))
+            parts.append(b.call(expand, [b.bitcast(place, _f32.as_pointer()), b.bitcast(bits, mask), ir.Constant(t, None)]))
+            i = b.add(i, _wide(b, b.ctpop(bits)))
+        while len(parts)>1: parts = [b.shuffle_vector(p, q, ir.Constant(ir.VectorType(_int32, 2*p.type.count), list(range(2*p.type.count)))) for p,q in zip(parts[::2], parts[1::2])]
+        return _join(b, parts)
+    return x(a, types.intp, w, x), gen
+
 # %% ../nbs/02a_events.ipynb #cca68a95
 def _wide(b, v): return v if v.type.width==64 else b.zext(v, _int64)
 
@@ -552,10 +567,15 @@ def _fire(words, b, k, t, g, cell, m): # all neurons within the margins; gives t
 # %% ../nbs/02a_events.ipynb #258b3480
 @_jit
 def _read(g, k, m, out): # copy the currents of block k instead, for a neuron that is not ours
+    z,C = zeros(_16, _one),min(64, g.O-64*k)
     for y in range(g.Ho):
         for x in range(g.Wo):
-            i = ((y+g.qh)*g.Wm + x+g.qw)*g.pitch
-            for c in range(min(64, g.O-64*k)): out[y*g.Wo+x, 64*k+c] = m[i+c]
+            o,i = y*g.Wo+x,((y+g.qh)*g.Wm + x+g.qw)*g.pitch
+            for c in range(0, C, 16):
+                at = o*g.O+64*k+c
+                if c+16<=C or g.O<=64 and at+16<=out.size: store(out, at, 0, load(m, i+c, 0, z)) # what it leaves behind the pixel, the next pixels write over
+                else:
+                    for j in range(c, C): out[o, 64*k+j] = m[i+j]
 
 # %% ../nbs/02a_events.ipynb #2adb8a82
 @_jit
@@ -596,11 +616,14 @@ def _spot(g, N, p, c): # where in G channel c of pixel p is, behind N planes
 
 @_jit
 def _blame(words, offsets, grads, b, k, t, g, N, soft, scale, G): # output spikes of one step set G
-    r = offsets[(b*words.shape[1]+k)*words.shape[2]+t]
+    r,z = offsets[(b*words.shape[1]+k)*words.shape[2]+t],zeros(words, _one)
     for y in range(g.Ho):
         for x in range(g.Wo):
             o,p = y*g.Wo+x,(y+g.qh)*g.Wm + x+g.qw
             w = words[b, k, t, o]
+            if _avx512 and N==0 and w:
+                d = mul(spread(grads, r, w, z), load(scale, o*g.n, 0, z)); r += ones(w)
+                put(G, p*g.pitch, w, add(load(G, p*g.pitch, 0, z), d) if soft else d); continue
             while w:
                 c = first(w); w = rest(w); i = _spot(g, N, p, c)
                 d = grads[r]*scale[o*g.n+c]; r += 1
@@ -738,10 +761,13 @@ def _pool_back(b0, b1, s, g, cell, gspikes, words, offsets, grads, u):
             _correction(words, b, k, cell, u, u.pscale)
             for t in range(T-1, -1, -1):
                 _blame(words, offsets, gspikes, b, k, t, g, 0, cell.soft, u.pscale, u.Gp)
-                r = s.offsets[(b*K+k)*T+t]
+                r,end = s.offsets[(b*K+k)*T+t],s.offsets[(b*K+k)*T+t+1]
                 for p in range(g.H*g.W):
                     w = s.words[b, k, t, p]
-                    if w: store(u.f, 0, 0, _windows(p//g.W, p%g.W, g, z, u))
+                    if not w: continue
+                    d = _windows(p//g.W, p%g.W, g, z, u)
+                    if _avx512 and r+g.n<=end: r += pour(grads, r, w, d); continue
+                    store(u.f, 0, 0, d)
                     while w: grads[r] = u.f[first(w)]; r += 1; w = rest(w)
 
 # %% ../nbs/02a_events.ipynb #7b666d79
@@ -764,10 +790,16 @@ def _take(words, b, k, t, g, N, soft, pool, u): # spikes of one step set G from 
 # %% ../nbs/02a_events.ipynb #d1fd851d
 @_jit
 def _given(g, N, k, gout, G): # the given gradient of the currents, block k
+    z,C = zeros(_16, _one),min(64, g.O-64*k)
     for y in range(g.Ho):
         for x in range(g.Wo):
-            p = (y+g.qh)*g.Wm + x+g.qw
-            for c in range(min(64, g.O-64*k)): G[_spot(g, N, p, c)] = gout[y*g.Wo+x, 64*k+c]
+            o,p = y*g.Wo+x,(y+g.qh)*g.Wm + x+g.qw
+            for c in range(0, C, 16):
+                at,i = o*g.O+64*k+c,_spot(g, N, p, c)
+                if c+16<=C: store(G, i, 0, load(gout, at, 0, z))
+                elif at+16<=gout.size: put(G, i, cut((np.uint64(1) << np.uint64(C-c))-np.uint64(1), _16), load(gout, at, 0, z))
+                else:
+                    for j in range(C-c): G[i+j] = gout[o, 64*k+c+j]
 
 @_jit
 def _errors(b, k, t, g, N, cell, gout, gspikes, words, offsets, pool, pcell, pwords, u): # brings G, which lies in m, to step t
