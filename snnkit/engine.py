@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['has', 'use', 'share', 'scratch', 'aligned', 'fresh', 'free', 'Lazy', 'dense', 'Train', 'Current', 'to_train', 'coins',
-           'synapse', 'pooling', 'neuron', 'flatten', 'scaled', 'through', 'cache_home', 'atomic', 'peak_rate']
+           'synapse', 'pooling', 'neuron', 'flatten', 'scaled', 'normed', 'through', 'cache_home', 'atomic',
+           'peak_rate']
 
 # %% ../nbs/03_engine.ipynb #b99812c9
 import copy, json, math, mmap, os, re, threading, time, weakref
@@ -12,7 +13,7 @@ from bisect import bisect
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -497,24 +498,65 @@ class _Pool(Function):
 # %% ../nbs/03_engine.ipynb #b59905ba
 class _Scan(Function):
     @staticmethod
-    def forward(ctx, x, cell, box):
+    def forward(ctx, x, scale, shift, norm, cell, box):
         k,a = _kernels(),np.ascontiguousarray(_planes(x))
         (T,B,P,C),g = a.shape,k.geometry(1, a.shape[2], 1, 1, 1, a.shape[3])
         g = g._replace(pitch=g.n)
         words,counts = _new_spikes(B, -(-C//64), T, P, k.word_type(C))
-        share(lambda b0, b1, i: k._scan(b0, b1, a, cell, words, counts, _buffers(i, g)), B)
+        way = norm and _Affine(norm, a, scale, shift, words, g)
+        share(lambda b0, b1, i: k._scan(b0, b1, a, way and way.rows, cell, words, counts, _buffers(i, g)), B)
         box.append(_spikes(words, counts, C))
-        ctx.a = box[0],cell,g,x.shape
+        ctx.a = box[0],cell,g,x.shape,way
         return _values(box[0])
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        k,(s,cell,g,shape) = _kernels(),ctx.a
-        (B,_,T,P),grad = s.words.shape,grad.contiguous().numpy()
-        dx = fresh(T, B, P, s.channels)
-        share(lambda b0, b1, i: k._scan_back(b0, b1, s.words, s.offsets, cell, grad, g, dx, _buffers(i, g, back=True)), B)
-        return _unplanes(dx, shape),None,None
+        k,(s,cell,g,shape,way) = _kernels(),ctx.a
+        (B,K,T,P),grad = s.words.shape,grad.contiguous().numpy()
+        dx,sums = fresh(T, B, P, s.channels),fresh(2, T, B, K*g.n) if way else _none
+        share(lambda b0, b1, i: k._scan_back(b0, b1, s.words, s.offsets, cell, grad, g, dx, way and way.x, sums, _buffers(i, g, back=True)), B)
+        params = way.back(dx, sums) if way else (None, None)
+        return _unplanes(dx, shape),*params,None,None,None
+
+# %% ../nbs/03_engine.ipynb #c7d81f35
+class _Affine:
+    "What a norm does to the currents `x`, and the way back."
+    def __init__(self, norm, x, scale, shift, words, g):
+        self.norm,self.x,self.words,self.g,self.learns = norm,x,words,g,norm.training or norm.running_mean is None
+        if self.learns: self.mean,var = self.moments()
+        else: self.mean,var = (o.detach().double().numpy().reshape(-1, x.shape[3]) for o in (norm.running_mean, norm.running_var))
+        self.scale,self.inverse = scale.detach().double().numpy(),1/np.sqrt(var+norm.eps)
+        self.a = self.scale*self.inverse
+        self.rows = _kernels().Affine(self.wide(self.a), self.wide(shift.detach().double().numpy()-self.mean*self.a))
+
+    def wide(self, a): # a number for each step and channel, as rows for the kernels
+        out = np.zeros((len(self.x), self.words.shape[1]*self.g.n), np.float32)
+        out[:, :a.shape[1]] = a
+        return out
+
+    def moments(self): # mean and variance, which the norm takes note of
+        k,(T,B,P,C) = _kernels(),self.x.shape
+        mean,square = (fresh(T, B, self.words.shape[1]*self.g.n) for _ in range(2))
+        share(lambda b0, b1, _: k._moments(b0, b1, self.x, self.words, mean, square), B)
+        mean,square,self.over = mean[..., :C].astype(float),square[..., :C],1 if self.norm.per_step else (0, 1)
+        total = mean.mean(self.over, keepdims=True)
+        self.n = T*B*P//(T if self.norm.per_step else 1)
+        var = (square.sum(self.over, float) + P*((mean-total)**2).sum(self.over))/self.n
+        self.norm.remember(*map(torch.from_numpy, (total.reshape(-1, C), var.reshape(-1, C))), self.n)
+        return total.reshape(-1, C),var.reshape(-1, C)
+
+    def back(self, d, sums): # gradients of scale and shift; `d` becomes that of x
+        k,(T,B,P,C) = _kernels(),self.x.shape
+        s,sx = sums[..., :C].sum(2, float)
+        sx = (sx-self.mean*s)*self.inverse                      # the sum of d times normed x
+        over = (lambda o: o) if not self.learns or self.norm.per_step else lambda o: o.sum(0, keepdims=True)
+        m,mx = (over(self.scale*o)/self.n if self.learns else np.zeros((1, C)) for o in (s, sx))
+        beta = -self.inverse**2*mx; alpha = -self.inverse*m - self.mean*beta
+        rows = [self.wide(o) for o in (self.a, alpha, beta)]
+        share(lambda b0, b1, _: k._through_norm(b0, b1, d, self.x, *rows, self.words), B)
+        fold = lambda o: torch.from_numpy(o.sum(0, keepdims=True) if len(self.scale)==1 else o).float()
+        return fold(sx),fold(s)
 
 # %% ../nbs/03_engine.ipynb #06d8362f
 def _eventful(x): # may the event-driven kernels work on `x`?
@@ -619,8 +661,8 @@ def neuron(
     syn,pool = (getattr(x, o, None) if isinstance(x, Current) else None for o in ('synapse', 'pool'))
     if syn and not refractory: return _train(x.shape, (syn.values, syn.weight), lambda: _run(syn, cell), synapse=syn, cell=cell)
     if pool and not refractory: return _train(x.shape, x.sources, lambda: _pooled(x.train, pool, cell))
-    y,box = dense(x),[]
-    v = _Scan.apply(y, cell, box)
+    norm,box = getattr(x, 'norm_layer', None) if isinstance(x, Current) and x._dense is None else None,[]
+    v = _Scan.apply(dense(x.of), *norm.rows(), norm, cell, box) if norm else _Scan.apply(dense(x), None, None, None, cell, box)
     return _train(x.shape, (v,), lambda: (box[0], v))
 
 _small = 2**16 # currents; fewer are not worth the start of the kernels
@@ -654,7 +696,17 @@ def scaled(
         return s._replace(values=v.detach().numpy(), unit=False),v
     return _train(x.shape, x.sources, recipe)
 
-_ways = {nn.Conv2d: synapse, nn.Linear: synapse, nn.AvgPool2d: pooling, nn.Flatten: flatten}
+def normed(
+    layer:nn.BatchNorm2d, # a norm of the next chapter
+    x:torch.Tensor        # currents in either form
+)->torch.Tensor:          # the normed current, or None if torch is to compute it
+    "A norm that waits: neurons may follow that read through it."
+    if not _eventful(x) or x.ndim!=5 or layer.running_mean is not None and layer.running_mean.dtype!=torch.float32: return None
+    if x[..., 0, :, :].numel()<2 or _mode=='auto' and not isinstance(x, Lazy) and x.numel()<_small: return None
+    sources = x.sources if isinstance(x, Lazy) else (x,)
+    return _lazy(Current, x.shape, cache(lambda: layer.plain(dense(x))), (*sources, *layer.parameters()), norm_layer=layer, of=x)
+
+_ways = {nn.Conv2d: synapse, nn.Linear: synapse, nn.AvgPool2d: pooling, nn.Flatten: flatten, nn.BatchNorm2d: normed}
 
 def through(
     layer:nn.Module, # a layer without memory

@@ -215,6 +215,17 @@ def spread(ty, a, i, w, x):
         return _join(b, parts)
     return x(a, types.intp, w, x), gen
 
+# %% ../nbs/02a_events.ipynb #d82f60a5
+@intrinsic
+def part(ty, a, i, w, x):
+    "A row like `x` from the float array `a` at `i`, read where the word `w` has a 1; 0 elsewhere."
+    def gen(ctx, b, sig, args):
+        (place,),row = _places(ctx, b, sig.args[0], *args[:2], _int(0, _int64), Lanes(x.n)),ir.VectorType(_f32, x.n)
+        mask = b.bitcast(args[2], ir.VectorType(_bit, x.n))
+        read = cgutils.get_or_insert_function(b.module, ir.FunctionType(row, [place.type, _int32, mask.type, row]), f'llvm.masked.load.v{x.n}f32.p0')
+        return _join(b, [b.call(read, [place, _int(4), mask, ir.Constant(row, None)])])
+    return x(a, types.intp, w, x), gen
+
 # %% ../nbs/02a_events.ipynb #cca68a95
 def _wide(b, v): return v if v.type.width==64 else b.zext(v, _int64)
 
@@ -269,6 +280,10 @@ _jit = njit(nogil=True, error_model='numpy', cache=True)
 _one = (0,)  # a single row
 _avx512 = bool(llvmlite.binding.get_host_cpu_features().get('avx512f'))
 
+@_jit
+def _mine(words, O, k): # the lanes of a pixel in block k
+    return cut(~np.uint64(0) >> np.uint64(64-min(O-64*k, 64)), words)
+
 # %% ../nbs/02a_events.ipynb #32ff7494
 @_jit
 def _word(x, p, c0, c1): # channels c0 to c1 of a pixel as a word, and is any of them neither 0 nor 1?
@@ -313,11 +328,11 @@ def _gather(b0, b1, x, words, offsets, values): # values of the dense `x` where 
     (T,B,P,C),n,K,z = x.shape,8*words.itemsize,words.shape[1],zeros(words, _one)
     for b in range(b0, b1):
         for k in range(K):
-            r,end = offsets[(b*K+k)*T],offsets[(b*K+k+1)*T]
+            r,end,mine = offsets[(b*K+k)*T],offsets[(b*K+k+1)*T],_mine(words, C, k)
             for t in range(T):
                 for p in range(P):
-                    w,at = words[b, k, t, p],((t*B+b)*P+p)*C+k*n
-                    if _avx512 and x.flags.c_contiguous and at+n<=x.size and r+n<=end: r += pour(values, r, w, load(x, at, 0, z)); continue
+                    w = words[b, k, t, p]
+                    if _avx512 and x.flags.c_contiguous and r+n<=end: r += pour(values, r, w, part(x, ((t*B+b)*P+p)*C+k*n, mine, z)); continue
                     while w: values[r] = x[t, b, p, k*n+first(w)]; r += 1; w = rest(w)
 
 @_jit
@@ -541,10 +556,6 @@ class Neuron(NamedTuple):
     scaled:bool=False                  # spike-BP's factor NG/threshold on the gradient?
 
 # %% ../nbs/02a_events.ipynb #4834d19d
-@_jit
-def _mine(words, O, k): # the lanes of a pixel in block k
-    return cut(~np.uint64(0) >> np.uint64(64-min(O-64*k, 64)), words)
-
 @_jit
 def _step(v, mine, cell): # spikes of a row of neurons, and what is left of their membranes
     z,th = full(np.float32(0), v),full(cell.threshold, v)
@@ -838,27 +849,29 @@ def _backward(k0, k1, cuts, s, values, g, planes, others, groups, cell, gout, gs
 
 # %% ../nbs/02a_events.ipynb #85aa3d30
 @_jit
-def _awake(words, b, k, t, p, refractory, C): # word of the neurons, of C channels, that did not fire in the last steps
-    w = np.uint64(0) if C-64*k>=64 else ~np.uint64(0) << np.uint64(C-64*k)
+def _awake(words, b, k, t, p, refractory): # lanes of the neurons that did not fire in the last steps
+    w = np.uint64(0)
     for i in range(max(0, t-refractory), t): w |= np.uint64(words[b, k, i, p])
     return cut(~w, words)
 
+class Affine(NamedTuple):
+    "What a norm does to a current of each step and channel: `a*x + b`."
+    a:np.ndarray;b:np.ndarray # float32, [T, blocks*lanes]
+
 @_jit
-def _scan(b0, b1, x, cell, words, counts, u):
-    (T,B,P,C),n = x.shape,8*words.itemsize
+def _scan(b0, b1, x, norm, cell, words, counts, u):
+    (T,B,P,C),K,n = x.shape,words.shape[1],8*words.itemsize
     z = zeros(words, _one); leak,th = full(cell.leak, z),full(cell.threshold, z)
     for b in range(b0, b1):
-        for k in range(words.shape[1]):
-            u.m[:] = 0; u.f[:] = 0
+        for k in range(K):
+            u.m[:] = 0; mine,whole = _mine(words, C, k),n<=C-k*n
             for t in range(T):
                 N = 0
                 for p in range(P):
                     at = ((t*B+b)*P+p)*C+k*n
-                    if at+n<=x.size: f = load(x, at, 0, z)
-                    else:
-                        for c in range(C-k*n): u.f[c] = x[t, b, p, k*n+c]
-                        f = load(u.f, 0, 0, z)
-                    w = _awake(words, b, k, t, p, cell.refractory, C)
+                    f = load(x, at, 0, z) if whole else part(x, at, mine, z)
+                    if norm is not None: f = muladd(load(norm.a, (t*K+k)*n, 0, z), f, load(norm.b, (t*K+k)*n, 0, z))
+                    w = both(mine, _awake(words, b, k, t, p, cell.refractory))
                     v = add(load(u.m, p*n, 0, z), where(w, f, z))
                     w = both(w, above(v, th))
                     store(u.m, p*n, 0, mul(where(w, sub(v, th) if cell.soft else z, v), leak))
@@ -868,20 +881,50 @@ def _scan(b0, b1, x, cell, words, counts, u):
 
 # %% ../nbs/02a_events.ipynb #d144471c
 @_jit
-def _scan_back(b0, b1, words, offsets, cell, gspikes, g, dx, u):
+def _scan_back(b0, b1, words, offsets, cell, gspikes, g, dx, x, sums, u):
     (T,B,P,C),K,n,z = dx.shape,words.shape[1],8*words.itemsize,zeros(words, _one)
     for b in range(b0, b1):
         for k in range(K):
-            u.m[:] = 0
+            u.m[:] = 0; mine,whole = _mine(words, C, k),n<=C-k*n
             _correction(words, b, k, cell, u, u.scale)
             for t in range(T-1, -1, -1):
                 _blame(words, offsets, gspikes, b, k, t, g, 0, cell.soft, u.scale, u.m)
+                s = sx = z
                 for p in range(P):
-                    d = where(_awake(words, b, k, t, p, cell.refractory, C), load(u.m, p*n, 0, z), z)
-                    if n<=C-k*n or K==1 and n<=(P-p)*C: store(dx, ((t*B+b)*P+p)*C+k*n, 0, d)
+                    at = ((t*B+b)*P+p)*C+k*n
+                    d = where(both(mine, _awake(words, b, k, t, p, cell.refractory)), load(u.m, p*n, 0, z), z)
+                    if x is not None: s,sx = add(s, d),muladd(d, load(x, at, 0, z) if whole else part(x, at, mine, z), sx)
+                    if whole or K==1 and n<=(P-p)*C: store(dx, at, 0, d)
                     else:
                         store(u.f, 0, 0, d)
                         for c in range(C-k*n): dx[t, b, p, k*n+c] = u.f[c]
+                if x is not None: i = ((t*B+b)*K+k)*n; store(sums, i, 0, s); store(sums, T*B*K*n+i, 0, sx)
+
+# %% ../nbs/02a_events.ipynb #5b8d2e47
+@_jit
+def _moments(b0, b1, x, words, mean, square): # of each image and step
+    (T,B,P,C),n,z = x.shape,8*words.itemsize,zeros(words, _one); K = -(-C//n)
+    for t in range(T):
+        for b in range(b0, b1):
+            for k in range(K):
+                at,i,s,mine,whole = (t*B+b)*P*C+k*n,((t*B+b)*K+k)*n,z,_mine(words, C, k),n<=C-k*n
+                for p in range(P): s = add(s, load(x, at+p*C, 0, z) if whole else part(x, at+p*C, mine, z))
+                m = div(s, full(np.float32(P), z)); s = z
+                for p in range(P): d = sub(load(x, at+p*C, 0, z) if whole else part(x, at+p*C, mine, z), m); s = muladd(d, d, s)
+                store(mean, i, 0, m); store(square, i, 0, s)
+
+@_jit
+def _through_norm(b0, b1, d, x, a, alpha, beta, words):
+    (T,B,P,C),n,z = x.shape,8*words.itemsize,zeros(words, _one); K = -(-C//n)
+    for t in range(T):
+        for k in range(K):
+            i,mine = (t*K+k)*n,_mine(words, C, k)
+            A,Al,Be = load(a, i, 0, z),load(alpha, i, 0, z),load(beta, i, 0, z)
+            for b in range(b0, b1):
+                for p in range(P):
+                    at = ((t*B+b)*P+p)*C+k*n
+                    if n<=C-k*n: store(d, at, 0, muladd(A, load(d, at, 0, z), muladd(Be, load(x, at, 0, z), Al)))
+                    else: put(d, at, mine, muladd(A, part(d, at, mine, z), muladd(Be, part(x, at, mine, z), Al)))
 
 # %% ../nbs/02a_events.ipynb #5dea36fb
 @_jit

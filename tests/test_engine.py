@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from snnkit import encoding, engine
 from snnkit.encoding import Direct, poisson, seeded
 from snnkit.engine import Current, Lazy, Train, dense, to_train, use
-from snnkit.layers import IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, Poisson, spike_trains
+from snnkit.layers import IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, Poisson, make_norm, norms, spike_trains
 from snnkit.models import lee_init, lenet, vgg9
 
 few = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -363,7 +363,7 @@ def test_gradients_in_planes_of_channels(a, b, kernel, size, stride, after, rese
     net,x = wide(a, b, kernel, size, stride, reset, after)
     with use('numba'): syn = net[2](net[1](net[0](x))).synapse
     assert syn.parts[0].g.pitch==16 and syn.parts[-1].end==b
-    assert_same(net, x)
+    assert_same(net, x, 3e-5 if after=='norm' else 1e-5) # torch's norm in single precision is 1.5e-5 off itself, the engine's less than 1e-6
 
 def test_planes_and_the_rest_are_all_channels():
     from snnkit.events import geometry, parts
@@ -431,3 +431,33 @@ def test_measuring_is_not_heard(tmp_path, monkeypatch):
     with torch.no_grad(): layer(engine.to_train(x))
     assert heard==[(20, 8, 2, 20, 20)] and len(engine._notes()[0])==1
     engine._notes.cache_clear()
+
+@pytest.mark.parametrize('channels', [3, 20, 50, 130])
+@pytest.mark.parametrize('name', norms)
+@pytest.mark.parametrize('learns', [True, False])
+def test_neurons_read_through_a_norm(name, channels, learns):
+    "Spikes, all gradients and the running statistics are those of torch's norm"
+    torch.manual_seed(0); norm = make_norm(name, channels, 5).train(learns); x = 2*torch.randn(5, 4, channels, 7, 6)+1
+    with torch.no_grad():
+        for p in norm.parameters(): p += .3*torch.randn_like(p)
+        norm.running_mean.normal_(); norm.running_var.uniform_(.5, 2)
+    for options in (dict(), dict(reset='subtract', refractory=2)):
+        found = []
+        for mode in ('numba', 'torch'):
+            net,v = nn.Sequential(copy.deepcopy(norm), LIF(.9, **options)),x.clone().requires_grad_()
+            with use(mode):
+                y = net(v); seen = dense(y)
+                (seen*torch.linspace(-1, 1, y.numel()).view(y.shape)).sum().backward()
+            assert isinstance(y, engine.Train)==(mode=='numba')
+            found.append([seen.detach(), v.grad, *[p.grad for p in net.parameters()], *[o.float() for o in net.buffers()]])
+        for a,b in zip(*found): assert_close(a, b, 3e-5)
+
+def test_a_norm_takes_note_once():
+    "Whoever looks first, a neuron or a reader, the running statistics move once"
+    x = torch.randn(3, 2, 4, 6, 6)
+    for look in (lambda y: LIF()(y), lambda y: dense(y), lambda y: (dense(y), LIF()(y)), lambda y: dense(y)+dense(y)):
+        norm = BatchNorm2d(4)
+        with use('numba'): look(norm(x))
+        assert norm.num_batches_tracked==1
+        test = nn.BatchNorm2d(4); test(x.flatten(0, 1))
+        assert_close(norm.running_mean, test.running_mean); assert_close(norm.running_var, test.running_var)

@@ -124,7 +124,7 @@ def test_the_synapse_before_a_norm_and_the_neuron_behind_work_by_events(name):
     with use('numba'):
         s = to_train(net[0](images(2, 2, 12, 12)))
         current = net[1](s)
-        assert type(current) is Current and type(net[2](current)) is torch.Tensor and type(net[3](net[2](current))) is Train
+        assert type(current) is Current and type(net[2](current)) is Current and type(net[3](net[2](current))) is Train
 
 # Folding
 
