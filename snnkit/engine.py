@@ -697,16 +697,17 @@ def scaled(
     return _train(x.shape, x.sources, recipe)
 
 def normed(
-    layer:nn.BatchNorm2d, # a norm of the next chapter
-    x:torch.Tensor        # currents in either form
-)->torch.Tensor:          # the normed current, or None if torch is to compute it
+    layer:nn.Module, # a `Norm` of the next chapter
+    x:torch.Tensor   # currents in either form
+)->torch.Tensor:     # the normed current, or None if torch is to compute it
     "A norm that waits: neurons may follow that read through it."
     if not _eventful(x) or x.ndim!=5 or layer.running_mean is not None and layer.running_mean.dtype!=torch.float32: return None
-    if x[..., 0, :, :].numel()<2 or _mode=='auto' and not isinstance(x, Lazy) and x.numel()<_small: return None
+    few = x.numel()//x.shape[2]//(len(x) if layer.per_step else 1)<2 # torch has a word to say on that
+    if few or _mode=='auto' and not isinstance(x, Lazy) and x.numel()<_small: return None
     sources = x.sources if isinstance(x, Lazy) else (x,)
     return _lazy(Current, x.shape, cache(lambda: layer.plain(dense(x))), (*sources, *layer.parameters()), norm_layer=layer, of=x)
 
-_ways = {nn.Conv2d: synapse, nn.Linear: synapse, nn.AvgPool2d: pooling, nn.Flatten: flatten, nn.BatchNorm2d: normed}
+_ways = {nn.Conv2d: synapse, nn.Linear: synapse, nn.AvgPool2d: pooling, nn.Flatten: flatten}
 
 def through(
     layer:nn.Module, # a layer without memory

@@ -72,6 +72,11 @@ class Norm(OverTime):
     "Mixin for norms: what the engine asks of them, to let neurons read through them."
     size,per_step = ('num_features', 2),False # has each step statistics of its own?
 
+    def forward(self, x):
+        self.check(x)
+        y = engine.normed(self, x)
+        return self.plain(x) if y is None else y
+
     def rows(self):
         "Factor and shift of a normed current, shape [1 or T, C]."
         return [(torch.full((self.num_features,), v) if o is None else o)[None] for o,v in ((self.weight, 1.), (self.bias, 0.))]
