@@ -696,6 +696,7 @@ def scaled(
         return s._replace(values=v.detach().numpy(), unit=False),v
     return _train(x.shape, x.sources, recipe)
 
+# %% ../nbs/03_engine.ipynb #f4a61b83
 def normed(
     layer:nn.Module, # a `Norm` of the next chapter
     x:torch.Tensor   # currents in either form
@@ -707,6 +708,7 @@ def normed(
     sources = x.sources if isinstance(x, Lazy) else (x,)
     return _lazy(Current, x.shape, cache(lambda: layer.plain(dense(x))), (*sources, *layer.parameters()), norm_layer=layer, of=x)
 
+# %% ../nbs/03_engine.ipynb #41d7f9a6
 _ways = {nn.Conv2d: synapse, nn.Linear: synapse, nn.AvgPool2d: pooling, nn.Flatten: flatten}
 
 def through(
@@ -799,6 +801,7 @@ def _costs(layer, shape, learn, inner, owed):
         except OSError: pass # full or read-only: measured again next time
     return known[kind]
 
+# %% ../nbs/03_engine.ipynb #b95e02d3
 def _pays(layer, x, owed):
     "Will events take less time than dense arithmetic?"
     if _mode=='numba' or _forced is not None: return _forced is not False

@@ -200,6 +200,7 @@ def pour(ty, a, i, w, x):
         return b.sub(i, args[1])
     return types.intp(a, types.intp, w, x), gen
 
+# %% ../nbs/02a_events.ipynb #3d7a50c4
 @intrinsic
 def spread(ty, a, i, w, x):
     "A row like `x` with floats from `a`, one after another from `i` on, where the word `w` has a 1, and 0 elsewhere."
@@ -712,6 +713,7 @@ def _lay(held, fed, b, k, t, n): # values of a step, each in its row
         w = fed[b, k, t, p]
         while w: held.rows[p*n+first(w)] = held.values[r]; r += 1; w = rest(w)
 
+# %% ../nbs/02a_events.ipynb #60c9b2f7
 @_jit
 def _pool(k0, k1, b0, b1, fed, held, g, cell, words, counts, u):
     z = zeros(words, _one); one,still = full(np.float32(1), z),cell.leak==1 and not cell.soft # nothing comes of nothing
@@ -858,6 +860,7 @@ class Affine(NamedTuple):
     "What a norm does to a current of each step and channel: `a*x + b`."
     a:np.ndarray;b:np.ndarray # float32, [T, blocks*lanes]
 
+# %% ../nbs/02a_events.ipynb #e07b4d92
 @_jit
 def _scan(b0, b1, x, norm, cell, words, counts, u):
     (T,B,P,C),K,n = x.shape,words.shape[1],8*words.itemsize
@@ -913,6 +916,7 @@ def _moments(b0, b1, x, words, mean, square): # of each image and step
                 for p in range(P): d = sub(load(x, at+p*C, 0, z) if whole else part(x, at+p*C, mine, z), m); s = muladd(d, d, s)
                 store(mean, i, 0, m); store(square, i, 0, s)
 
+# %% ../nbs/02a_events.ipynb #92f1c6a8
 @_jit
 def _through_norm(b0, b1, d, x, a, alpha, beta, words):
     (T,B,P,C),n,z = x.shape,8*words.itemsize,zeros(words, _one); K = -(-C//n)

@@ -68,6 +68,7 @@ class Linear(OverTime, nn.Linear):
 class AvgPool2d(OverTime, nn.AvgPool2d): "`torch.nn.AvgPool2d` over time."
 class Flatten(OverTime, nn.Flatten): "`torch.nn.Flatten` over time: `[T, B, C, H, W]` to `[T, B, C*H*W]`."
 
+# %% ../nbs/04_layers.ipynb #c86f12b0
 class Norm(OverTime):
     "Mixin for norms: what the engine asks of them, to let neurons read through them."
     size,per_step = ('num_features', 2),False # has each step statistics of its own?
