@@ -10,7 +10,7 @@ __all__ = ['peers', 'passes', 'grid_shapes', 'Peer', 'SpikingJelly', 'SnnTorch',
            'layer_step', 'grid_table', 'plot_grid', 'report_grid']
 
 # %% ../nbs/13_bench.ipynb #c9bbae60
-import copy, json, math, os, statistics, sys, tempfile, time
+import copy, json, math, os, statistics, sys, tempfile, time, warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -97,8 +97,10 @@ class Norse(Peer):
         net:nn.Sequential, # the kit's
         dt:float=1e-3      # Norse's time step, seconds
     ):
-        from norse.torch import IAFCell, IAFParameters, LIFBoxCell, LIFBoxParameters, SequentialState
-        from norse.torch.module.leaky_integrator_box import LIBoxCell, LIBoxParameters
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', FutureWarning) # Norse scripts its cells, which newer versions of torch advise against
+            from norse.torch import IAFCell, IAFParameters, LIFBoxCell, LIFBoxParameters, SequentialState
+            from norse.torch.module.leaky_integrator_box import LIBoxCell, LIBoxParameters
         value = torch.as_tensor
         def cell(m):
             if m.leak==1: return IAFCell(IAFParameters(v_th=value(m.threshold)), dt)
