@@ -225,7 +225,7 @@ def test_factor_is_found(rate, log):
 @pytest.mark.parametrize('f,kw,match', [
     (vgg, dict(depth=4), 'at least 5'), (vgg, dict(depth=9.), 'integer'), (vgg, dict(width=0), 'width'), (vgg9, dict(image_size=7), 'at least 8'),
     (resnet11, dict(width=0), 'width'), (resnet9, dict(image_size=1), 'image_size'), (resnet, dict(blocks=((2, 0),)), 'stride'), (resnet, dict(blocks=((.5, 1),)), 'channels'),
-    (resnet9, dict(kappa=0), 'kappa'), (lenet, dict(leak=2), 'leak'), (resnet9, dict(reset='none'), 'reset'), (vgg9, dict(num_steps=0), 'num_steps')], ids=str)
+    (resnet9, dict(kappa=0), 'kappa'), (lenet, dict(leak=2), 'leak'), (resnet9, dict(reset='none'), 'reset'), (vgg9, dict(num_steps=0), 'num_steps')], ids=lambda o: getattr(o, '__name__', str(o)))
 def test_bad_arguments(f, kw, match):
     with pytest.raises(ValueError, match=match): f(**kw)
 
