@@ -28,7 +28,7 @@ test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks,
 	$(py) tools/notebooks.py
 	$(py) tools/readme.py --check
 	$(py) tools/docs.py
-	$(bin)/pytest -n 2 --dist loadscope $(ARGS)
+	$(bin)/pytest $(ARGS)
 
 prepare: .venv/test.stamp ## After editing notebooks: export the modules, clean the notebooks, make the README
 	$(bin)/nbdev-export

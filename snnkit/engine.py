@@ -503,7 +503,7 @@ class _Scan(Function):
         (T,B,P,C),g = a.shape,k.geometry(1, a.shape[2], 1, 1, 1, a.shape[3])
         g = g._replace(pitch=g.n)
         words,counts = _new_spikes(B, -(-C//64), T, P, k.word_type(C))
-        way = norm and _Affine(norm, a, scale, shift, words, g)
+        way = norm and _Affine(norm, a, scale, shift, words)
         share(lambda b0, b1, i: k._scan(b0, b1, a, way and way.rows, cell, words, counts, _buffers(i, g)), B)
         box.append(_spikes(words, counts, C))
         ctx.a = box[0],cell,g,x.shape,way
@@ -520,41 +520,41 @@ class _Scan(Function):
         return _unplanes(dx, shape),*params,None,None,None
 
 # %% ../nbs/03_engine.ipynb #c7d81f35
+def _wide(a, x, words): # a number for each step and channel, as rows for the kernels
+    out = np.zeros((len(x), words.shape[1]*8*words.itemsize), np.float32)
+    out[:, :a.shape[1]] = a
+    return out
+
+def _statistics(norm, x, words): # mean and variance, of which the norm takes note, and of how many numbers
+    k,(T,B,P,C) = _kernels(),x.shape
+    mean,square = (fresh(T, B, words.shape[1]*8*words.itemsize) for _ in range(2))
+    share(lambda b0, b1, _: k._moments(b0, b1, x, words, mean, square), B)
+    over,n = (1, B*P) if norm.per_step else ((0, 1), T*B*P)
+    mean,square = mean[..., :C].astype(float),square[..., :C]
+    total = mean.mean(over, keepdims=True)
+    var = (square.sum(over, float) + P*((mean-total)**2).sum(over)).reshape(-1, C)/n
+    total = total.reshape(-1, C)
+    norm.remember(*map(torch.from_numpy, (total, var)), n)
+    return total,var,n
+
+# %% ../nbs/03_engine.ipynb #18ce5a70
 class _Affine:
     "What a norm does to the currents `x`, and the way back."
-    def __init__(self, norm, x, scale, shift, words, g):
-        self.norm,self.x,self.words,self.g,self.learns = norm,x,words,g,norm.training or norm.running_mean is None
-        if self.learns: self.mean,var = self.moments()
-        else: self.mean,var = (o.detach().double().numpy().reshape(-1, x.shape[3]) for o in (norm.running_mean, norm.running_var))
+    def __init__(self, norm, x, scale, shift, words):
+        self.norm,self.x,self.words = norm,x,words
+        if norm.training or norm.running_mean is None: self.mean,var,self.n = _statistics(norm, x, words)
+        else: self.mean,var,self.n = *(o.detach().double().numpy().reshape(-1, x.shape[3]) for o in (norm.running_mean, norm.running_var)),math.inf # they do not depend on x
         self.scale,self.inverse = scale.detach().double().numpy(),1/np.sqrt(var+norm.eps)
         self.a = self.scale*self.inverse
-        self.rows = _kernels().Affine(self.wide(self.a), self.wide(shift.detach().double().numpy()-self.mean*self.a))
-
-    def wide(self, a): # a number for each step and channel, as rows for the kernels
-        out = np.zeros((len(self.x), self.words.shape[1]*self.g.n), np.float32)
-        out[:, :a.shape[1]] = a
-        return out
-
-    def moments(self): # mean and variance, which the norm takes note of
-        k,(T,B,P,C) = _kernels(),self.x.shape
-        mean,square = (fresh(T, B, self.words.shape[1]*self.g.n) for _ in range(2))
-        share(lambda b0, b1, _: k._moments(b0, b1, self.x, self.words, mean, square), B)
-        mean,square,self.over = mean[..., :C].astype(float),square[..., :C],1 if self.norm.per_step else (0, 1)
-        total = mean.mean(self.over, keepdims=True)
-        self.n = T*B*P//(T if self.norm.per_step else 1)
-        var = (square.sum(self.over, float) + P*((mean-total)**2).sum(self.over))/self.n
-        self.norm.remember(*map(torch.from_numpy, (total.reshape(-1, C), var.reshape(-1, C))), self.n)
-        return total.reshape(-1, C),var.reshape(-1, C)
+        self.rows = _kernels().Affine(*(_wide(o, x, words) for o in (self.a, shift.detach().double().numpy()-self.mean*self.a)))
 
     def back(self, d, sums): # gradients of scale and shift; `d` becomes that of x
-        k,(T,B,P,C) = _kernels(),self.x.shape
-        s,sx = sums[..., :C].sum(2, float)
-        sx = (sx-self.mean*s)*self.inverse                      # the sum of d times normed x
-        over = (lambda o: o) if not self.learns or self.norm.per_step else lambda o: o.sum(0, keepdims=True)
-        m,mx = (over(self.scale*o)/self.n if self.learns else np.zeros((1, C)) for o in (s, sx))
-        beta = -self.inverse**2*mx; alpha = -self.inverse*m - self.mean*beta
-        rows = [self.wide(o) for o in (self.a, alpha, beta)]
-        share(lambda b0, b1, _: k._through_norm(b0, b1, d, self.x, *rows, self.words), B)
+        s,sx = sums[..., :self.x.shape[3]].sum(2, float)
+        sx = (sx-self.mean*s)*self.inverse # the sum of d times normed x
+        m,mx = (self.scale*o if self.norm.per_step else (self.scale*o).sum(0, keepdims=True) for o in (s, sx))
+        beta = -self.inverse**2*mx/self.n; alpha = -self.inverse*m/self.n - self.mean*beta
+        rows = [_wide(o, self.x, self.words) for o in (self.a, alpha, beta)]
+        share(lambda b0, b1, _: _kernels()._through_norm(b0, b1, d, self.x, *rows, self.words), self.x.shape[1])
         fold = lambda o: torch.from_numpy(o.sum(0, keepdims=True) if len(self.scale)==1 else o).float()
         return fold(sx),fold(s)
 

@@ -3,9 +3,6 @@ import os
 from pathlib import Path
 import pytest
 
-# Two files of tests at once share the processors: a thread that waits is not to keep one busy
-if 'PYTEST_XDIST_WORKER' in os.environ: os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
-
 @pytest.fixture(scope='session')
 def real_data():
     "The folder with MNIST and FashionMNIST in torchvision's layout: `SNNKIT_DATA`, else ../shared/data beside the repository."
