@@ -1,7 +1,9 @@
-"A training in a process of its own, for test_training.py to kill: `small_training.py OUT [EPOCHS]`. It resumes what it finds."
+"""A training in a process of its own, for test_training.py to kill: `small_training.py OUT [EPOCHS]`. It resumes what it finds.
+In plain torch: what is killed is then the training, not the compilation of kernels, and no choice of the engine differs from life to life."""
 import sys, torch
 from snnkit.data import Data, Images
 from snnkit.encoding import seeded
+from snnkit.engine import use
 from snnkit.models import lenet
 from snnkit.training import fit, set_seed
 
@@ -21,5 +23,5 @@ def model(): return lenet(num_classes=3, image_size=12, num_steps=10, kappa=4.)
 if __name__=='__main__':
     set_seed(7); net = model()
     print('ready', flush=True)
-    run = fit(net, data(), epochs=int(sys.argv[2]) if len(sys.argv)>2 else 6, seed=7, out=sys.argv[1], resume=True, save_every=2)
+    with use('torch'): run = fit(net, data(), epochs=int(sys.argv[2]) if len(sys.argv)>2 else 6, seed=7, out=sys.argv[1], resume=True, save_every=2)
     print('stopped' if run.stopped else 'done', flush=True)
