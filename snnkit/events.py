@@ -341,14 +341,13 @@ def _scatter(b0, b1, x, words, offsets, values): # the inverse
     (T,B,P,C),n,K,z = x.shape,8*words.itemsize,words.shape[1],zeros(words, _one); one = full(np.float32(1), z)
     for b in range(b0, b1):
         for k in range(K):
-            r = offsets[(b*K+k)*T]
+            r,mine = offsets[(b*K+k)*T],_mine(words, C, k)
             for t in range(T):
                 for p in range(P):
-                    w,whole = words[b, k, t, p],n<=C-k*n or K==1 and n<=(P-p)*C # what a row leaves behind its pixel, the next pixels write over
-                    if whole: store(x, ((t*B+b)*P+p)*C+k*n, 0, where(w, one, z))
-                    else: x[t, b, p, k*n:k*n+n] = 0
-                    if whole and values is None: continue
-                    while w: x[t, b, p, k*n+first(w)] = 1 if values is None else values[r]; r += 1; w = rest(w)
+                    w = words[b, k, t, p]
+                    put(x, ((t*B+b)*P+p)*C+k*n, mine, where(w, one, z))
+                    if values is None: continue
+                    while w: x[t, b, p, k*n+first(w)] = values[r]; r += 1; w = rest(w)
 
 # %% ../nbs/02a_events.ipynb #88a43e7e
 @_jit
@@ -582,12 +581,8 @@ def _read(g, k, m, out): # copy the currents of block k instead, for a neuron th
     z,C = zeros(_16, _one),min(64, g.O-64*k)
     for y in range(g.Ho):
         for x in range(g.Wo):
-            o,i = y*g.Wo+x,((y+g.qh)*g.Wm + x+g.qw)*g.pitch
-            for c in range(0, C, 16):
-                at = o*g.O+64*k+c
-                if c+16<=C or g.O<=64 and at+16<=out.size: store(out, at, 0, load(m, i+c, 0, z)) # what it leaves behind the pixel, the next pixels write over
-                else:
-                    for j in range(c, C): out[o, 64*k+j] = m[i+j]
+            at,i = (y*g.Wo+x)*g.O+64*k,((y+g.qh)*g.Wm + x+g.qw)*g.pitch
+            for c in range(0, C, 16): put(out, at+c, _mine(_16, C-c, 0), load(m, i+c, 0, z))
 
 # %% ../nbs/02a_events.ipynb #2adb8a82
 @_jit
@@ -806,13 +801,8 @@ def _given(g, N, k, gout, G): # the given gradient of the currents, block k
     z,C = zeros(_16, _one),min(64, g.O-64*k)
     for y in range(g.Ho):
         for x in range(g.Wo):
-            o,p = y*g.Wo+x,(y+g.qh)*g.Wm + x+g.qw
-            for c in range(0, C, 16):
-                at,i = o*g.O+64*k+c,_spot(g, N, p, c)
-                if c+16<=C: store(G, i, 0, load(gout, at, 0, z))
-                elif at+16<=gout.size: put(G, i, cut((np.uint64(1) << np.uint64(C-c))-np.uint64(1), _16), load(gout, at, 0, z))
-                else:
-                    for j in range(C-c): G[i+j] = gout[o, 64*k+c+j]
+            at,p = (y*g.Wo+x)*g.O+64*k,(y+g.qh)*g.Wm + x+g.qw
+            for c in range(0, C, 16): mine = _mine(_16, C-c, 0); put(G, _spot(g, N, p, c), mine, part(gout, at+c, mine, z))
 
 @_jit
 def _errors(b, k, t, g, N, cell, gout, gspikes, words, offsets, pool, pcell, pwords, u): # brings G, which lies in m, to step t
@@ -897,10 +887,8 @@ def _scan_back(b0, b1, words, offsets, cell, gspikes, g, dx, x, sums, u):
                     at = ((t*B+b)*P+p)*C+k*n
                     d = where(both(mine, _awake(words, b, k, t, p, cell.refractory)), load(u.m, p*n, 0, z), z)
                     if x is not None: s,sx = add(s, d),muladd(d, load(x, at, 0, z) if whole else part(x, at, mine, z), sx)
-                    if whole or K==1 and n<=(P-p)*C: store(dx, at, 0, d)
-                    else:
-                        store(u.f, 0, 0, d)
-                        for c in range(C-k*n): dx[t, b, p, k*n+c] = u.f[c]
+                    if whole: store(dx, at, 0, d)
+                    else: put(dx, at, mine, d)
                 if x is not None: i = ((t*B+b)*K+k)*n; store(sums, i, 0, s); store(sums, T*B*K*n+i, 0, sx)
 
 # %% ../nbs/02a_events.ipynb #5b8d2e47
