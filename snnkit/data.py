@@ -166,7 +166,7 @@ def shift_rotate(
     return Batched(partial(jitter, (float(degrees), float(shift), float(shift))), turned)
 
 # %% ../nbs/06_data.ipynb #3d48f1b2
-augmentations = dict(shift=lambda size: shift_rotate(), flip=crop_flip) # name: (height, width) -> change of a training image
+augmentations = dict(shift=lambda size: shift_rotate(), mirror=partial(crop_flip, padding=0), flip=crop_flip) # name: (height, width) -> change of a training image
 
 # %% ../nbs/06_data.ipynb #43e43586
 def check_seed(

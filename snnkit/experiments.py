@@ -416,8 +416,8 @@ def base_for(
 def augment_for(
     data:str # name of the data set
 )->str:      # name of the augmentation
-    "Digits are shifted and turned; clothes and photographs are shifted and mirrored."
-    return 'shift' if data in ('digits', 'MNIST') else 'flip'
+    "Digits are shifted and turned, clothes mirrored, photographs cropped and mirrored."
+    return dict(digits='shift', MNIST='shift', FashionMNIST='mirror').get(data, 'flip')
 
 def best_of(
     configs:list, # of runs

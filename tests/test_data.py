@@ -309,11 +309,11 @@ def test_shift_rotate_stays_within_its_limits():
     assert turned(white, [(45., 0., 0.)])[0,0,0,0]==0==turned(white, [(0., 3., 0.)])[0,0,4,2] and turned(white, [(45., 1., 1.)])[0,0,4,4]==255
 
 def test_augmentations_go_by_name(digits):
-    for name,by_hand in (('shift', shift_rotate()), ('flip', crop_flip((28, 28)))):
+    for name,by_hand in (('shift', shift_rotate()), ('mirror', crop_flip((28, 28), 0)), ('flip', crop_flip((28, 28)))):
         d = load(augment=name, seed=7)
         assert d.train.pixels([0, 9]).equal(Augmented(d.train, by_hand, seed=7).pixels([0, 9])) and not isinstance(d.valid, Augmented)
     assert load(augment='flip', size=(14, 20)).train.pixels([0]).shape==(1, 1, 14, 20)
-    with pytest.raises(ValueError, match="`augment` is 'mirror'.*'shift', 'flip'"): load(augment='mirror')
+    with pytest.raises(ValueError, match="`augment` is 'turn'.*'shift', 'mirror', 'flip'"): load(augment='turn')
     for kw,says in ((dict(degrees=-1), '`degrees` is -1'), (dict(degrees=181), r'\[0, 180\]'), (dict(shift=-.5), '`shift` is'), (dict(shift=float('nan')), '`shift` is')):
         with pytest.raises(ValueError, match=says): shift_rotate(**kw)
 
