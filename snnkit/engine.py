@@ -372,7 +372,7 @@ _portion = 2**13
 def _buffers(i, g, pool=None, back=False, syn=None, cuts=None):
     "Buffers of worker `i` for shapes `g`, with a `pool` behind, for the backward pass too; and for the runs of images of `syn` between `cuts`."
     floats,ints = (lambda name, n, t=t: scratch(i, name, n, t) for t in (np.float32, np.int32))
-    pool,px,parts = pool or g,g.H*g.W,syn.parts if syn and back else ()
+    k,pool,px,parts = _kernels(),pool or g,g.H*g.W,syn.parts if syn and back else ()
     K,T,P = syn.s.words.shape[1:] if syn else (0, 0, 0)
     E,steps = (int(np.diff(syn.reach[cuts]).max()),T*int(np.diff(cuts).max())) if syn else (0, 0) # spikes, and images times steps, of a run
     L = min(E, steps*P)+steps                                                   # pixels of a run that fire, or features
@@ -380,18 +380,18 @@ def _buffers(i, g, pool=None, back=False, syn=None, cuts=None):
     split,q,pq = bool(parts) and parts[0].g!=g,g.Ho*g.Wo*g.n,pool.Ho*pool.Wo*pool.n
     pitch = min(64, parts[0].end)+parts[-1].g.pitch if split else g.pitch       # floats of a pixel
     keys,acc = g.C*g.s*g.s*back,M if split else min(M, steps if g.linear else px) # of a channel at once
-    return _kernels().Buffers(
+    return k.Buffers(
         floats('m', g.Hm*g.Wm*pitch+g.run), floats('Gp', pq), floats('all', steps*g.run*(g.linear and back)), floats('f', max(q, pq)), floats('N', max(q, pq)*back), floats('scale', q), floats('pscale', pq),
         floats('acc', 16*acc), ints('px', L), ints('lit', L+1), ints('start', steps+1), scratch(i, 'ev', E, np.uint16 if g.C<=2**16 else np.int32),
-        ints('at', E if back or syn and not syn.s.unit else 0), ints('run', K), syn.rank if syn else _all, ints('residue', px), ints('base', px), ints('count', keys), ints('group', keys), ints('lo', keys+1),
-        ints('place', M), ints('spot', M), ints('plo', pool.H+pool.W), ints('phi', pool.H+pool.W))
+        ints('at', E if back or syn and not syn.s.unit else 0), ints('run', K), syn.rank if syn else _all, *k.reach(g), ints('count', keys), ints('group', keys), ints('lo', keys+1),
+        ints('place', M), ints('spot', M), *k.windows(pool))
 
 # %% ../nbs/03_engine.ipynb #4a3c19ec
 def _worker(syn, begin, end, i, pool, back=False): # blocks of worker `i`, runs of its images, and its buffers, in which the spikes of a linear layer are listed
     k0,k1,b0,b1 = (begin, end, 0, len(syn.s.words)) if syn.by_blocks else (0, syn.blocks, begin, end)
     cuts = _runs(syn, b0, b1)
     u = _buffers(i, syn.g, pool, back, syn, cuts)
-    if syn.g.linear: _kernels()._events(syn.s, b0, b1, back or not syn.s.unit, u)
+    if syn.g.linear: _kernels()._events(syn.s, b0, b1, u)
     return k0,k1,cuts,u
 
 # %% ../nbs/03_engine.ipynb #f6def14d
@@ -440,7 +440,7 @@ def _return(syn, cell, pool, pcell, words, pwords, offsets, gout, gspikes, want)
     if syn.some is not None: out.zero_()
     def work(begin, end, i):
         k0,k1,cuts,u = _worker(syn, begin, end, i, pool, True)
-        groups = k._arrange((cuts[-1]-cuts[0])*T, g, u) if g.linear else 0
+        groups = k._sort(0, (cuts[-1]-cuts[0])*T, g, u) if g.linear else 0
         for ka,kb in _groups(syn, k0, k1):
             mine = [_place(p, i, 'dw', ka, kb) for p in parts]
             for dw,*_ in mine: dw[:] = 0

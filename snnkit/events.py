@@ -276,17 +276,28 @@ def ones(ty, w):
     "How many 1 the word `w` has."
     return types.intp(w), lambda ctx,b,sig,args: _wide(b, b.ctpop(args[0]))
 
+@intrinsic
+def in_rows(ty, a):
+    "Is the array `a` known to lie in memory without gaps, as C has it?"
+    return types.boolean(a), lambda ctx,b,sig,args: ir.Constant(_bit, int(a.layout=='C'))
+
+@intrinsic
+def opaque(ty, i):
+    "The integer `i`, of which the compiler is to know nothing: it makes no second version of a loop for it."
+    return types.intp(types.intp), lambda ctx,b,sig,args: b.asm(ir.FunctionType(_int64, [_int64]), '', '=r,0', args, side_effect=True)
+
 # %% ../nbs/02a_events.ipynb #b268c841
-_jit = njit(nogil=True, error_model='numpy', cache=True)
+_options = dict(nogil=True, error_model='numpy', cache=True, no_cfunc_wrapper=True, _nrt=False) # nothing is allocated, so nothing is counted
+_jit,_inner = njit(**_options),njit(**_options, no_cpython_wrapper=True) # the second for kernels that only kernels call
 _one = (0,)  # a single row
 _avx512 = bool(llvmlite.binding.get_host_cpu_features().get('avx512f'))
 
-@_jit
+@_inner
 def _mine(words, O, k): # the lanes of a pixel in block k
     return cut(~np.uint64(0) >> np.uint64(64-min(O-64*k, 64)), words)
 
 # %% ../nbs/02a_events.ipynb #32ff7494
-@_jit
+@_inner
 def _word(x, p, c0, c1): # channels c0 to c1 of a pixel as a word, and is any of them neither 0 nor 1?
     w,other = np.uint64(0),False
     for c in range(c0, c1):
@@ -333,7 +344,7 @@ def _gather(b0, b1, x, words, offsets, values): # values of the dense `x` where 
             for t in range(T):
                 for p in range(P):
                     w = words[b, k, t, p]
-                    if _avx512 and x.flags.c_contiguous and r+n<=end: r += pour(values, r, w, part(x, ((t*B+b)*P+p)*C+k*n, mine, z)); continue
+                    if _avx512 and in_rows(x) and r+n<=end: r += pour(values, r, w, part(x, ((t*B+b)*P+p)*C+k*n, mine, z)); continue
                     while w: values[r] = x[t, b, p, k*n+first(w)]; r += 1; w = rest(w)
 
 @_jit
@@ -372,41 +383,42 @@ class Buffers(NamedTuple):
     px:np.ndarray;lit:np.ndarray;start:np.ndarray # pixels that fire, where their events begin, and where those of a step begin
     ev:np.ndarray;at:np.ndarray;run:np.ndarray    # events: channel or feature, where their values are
     rank:np.ndarray                 # of a feature among those whose weights are there, or empty: all are
-    residue:np.ndarray;base:np.ndarray # of each input pixel: class of its taps, where its windows begin
+    residue:np.ndarray;base:np.ndarray # of each input pixel: class of its taps, where its windows begin, see `reach`
     count:np.ndarray;group:np.ndarray;lo:np.ndarray;place:np.ndarray;spot:np.ndarray # events of a step, by channel
-    plo:np.ndarray;phi:np.ndarray   # the windows that rows and columns lie in
+    plo:np.ndarray;phi:np.ndarray   # of a pool's input rows and columns: the windows they lie in, see `windows`
 
 # %% ../nbs/02a_events.ipynb #d34c9c4f
-@_jit
+@_inner
 def _lit(row, p): # in which of the 16 pixels from p on something fires
     if p+16<=len(row): return busy(row, p)
     w = np.uint64(0)
-    for i in range(len(row)-p): w |= np.uint64(row[p+i]!=0) << np.uint64(i)
+    for i in range(len(row)-p): w |= np.uint64(row[p+opaque(i)]!=0) << np.uint64(i)
     return w
 
 # %% ../nbs/02a_events.ipynb #4e5c2f65
 @_jit
-def _events(s, b0, b1, at, u): # lists the spikes of images b0 to b1, pixel by pixel; with `at` also where their values are
+def _events(s, b0, b1, u): # lists the spikes of images b0 to b1, pixel by pixel; if there is room, also where their values are
     (_,K,T,P),n = s.words.shape,8*s.words.itemsize
-    e = j = 0; some = u.rank.size>0
+    e = j = 0; some,at = u.rank.size>0,u.at.size>0
     for b in range(b0, b1):
-        for k in range(K): u.run[k] = s.offsets[(b*K+k)*T]
+        for k in range(K): u.run[k] = s.offsets[(b*K+opaque(k))*T]
         for t in range(T):
             u.start[(b-b0)*T+t] = j
-            if s.flat: u.px[j],u.lit[j] = 0,e; j += 1
+            if opaque(s.flat): u.px[j],u.lit[j] = 0,e; j += 1
             for p0 in range(0, P, 16):
                 lit = np.uint64(0)
                 for k in range(K): lit |= _lit(s.words[b, k, t], p0)
                 while lit:
                     p = p0+first(lit); lit = rest(lit)
-                    if not s.flat: u.px[j],u.lit[j] = p,e; j += 1
-                    c = p*s.channels if s.flat else 0
+                    flat = opaque(s.flat)
+                    if not flat: u.px[j],u.lit[j] = p,e; j += 1
+                    c = p*s.channels if flat else 0
                     for k in range(K):
                         w,r = s.words[b, k, t, p],u.run[k]
                         while w:
                             f = c+k*n+first(w)
-                            u.ev[e] = u.rank[f] if some else f
-                            if at: u.at[e] = r; r += 1
+                            u.ev[e] = u.rank[f] if opaque(some) else f
+                            if opaque(at): u.at[e] = r; r += 1
                             e += 1; w = rest(w)
                         u.run[k] = r
     u.start[(b1-b0)*T],u.lit[j] = j,e
@@ -520,15 +532,17 @@ def _from_rows(k0, k1, n, d, source, place, out): # the inverse
 _16 = np.zeros(1, np.uint16) # for its type: rows of 16 floats
 _near = 2**13 # floats in the nearest cache, which is 32 KB or more
 
-@_jit
-def _reach(g, u): # of every pixel: its residue (-1 if it meets no tap), and where its runs begin
-    for p in range(g.H*g.W):
-        y,x = p//g.W+g.ph,p%g.W+g.pw
-        u.residue[p] = y%g.s*g.s + x%g.s if y%g.s<g.Kh and x%g.s<g.Kw else -1
-        u.base[p] = (y//g.s + g.qh)*g.Wm + x//g.s + g.qw-g.kw+1
+@lru_cache
+def reach(
+    g:Geometry # of the synapse
+)->tuple:      # of each input pixel, int32: class of its taps, or -1 if it meets none, and where its windows begin
+    "Where the spikes of a pixel go."
+    y,x = (np.arange(g.H*g.W)//g.W + g.ph, np.arange(g.H*g.W)%g.W + g.pw)
+    residue = np.where((y%g.s<g.Kh) & (x%g.s<g.Kw), y%g.s*g.s + x%g.s, -1)
+    return residue.astype(np.int32), ((y//g.s + g.qh)*g.Wm + x//g.s + g.qw-g.kw+1).astype(np.int32)
 
 # %% ../nbs/02a_events.ipynb #1bdc072d
-@_jit
+@_inner
 def _send(w, rows, values, t, g, u): # spikes of the list's part t into the currents m
     z = zeros(_16, rows); step = 16*len(rows)
     chan,down = g.s*g.s*g.kh*g.run,g.Wm*g.pitch
@@ -556,13 +570,13 @@ class Neuron(NamedTuple):
     scaled:bool=False                  # spike-BP's factor NG/threshold on the gradient?
 
 # %% ../nbs/02a_events.ipynb #4834d19d
-@_jit
+@_inner
 def _step(v, mine, cell): # spikes of a row of neurons, and what is left of their membranes
     z,th = full(np.float32(0), v),full(cell.threshold, v)
     w = both(above(v, th), mine)
-    return w,mul(where(w, sub(v, th) if cell.soft else z, v), full(cell.leak, v))
+    return w,mul(where(w, sub(v, th) if opaque(cell.soft) else z, v), full(cell.leak, v))
 
-@_jit
+@_inner
 def _fire(words, b, k, t, g, cell, m): # all neurons within the margins; gives the number of spikes
     z = zeros(words, _one); N,mine = 0,_mine(words, g.O, k)
     for y in range(2*g.Ho):
@@ -576,7 +590,7 @@ def _fire(words, b, k, t, g, cell, m): # all neurons within the margins; gives t
     return N
 
 # %% ../nbs/02a_events.ipynb #258b3480
-@_jit
+@_inner
 def _read(g, k, m, out): # copy the currents of block k instead, for a neuron that is not ours
     z,C = zeros(_16, _one),min(64, g.O-64*k)
     for y in range(g.Ho):
@@ -585,7 +599,7 @@ def _read(g, k, m, out): # copy the currents of block k instead, for a neuron th
             for c in range(0, C, 16): put(out, at+c, _mine(_16, C-c, 0), load(m, i+c, 0, z))
 
 # %% ../nbs/02a_events.ipynb #2adb8a82
-@_jit
+@_inner
 def _currents(k0, k1, b0, b1, T, values, g, w, rows, cell, out, words, counts, u): # of images whose spikes are listed
     for k in range(k0, k1):
         for b in range(b0, b1):
@@ -598,7 +612,7 @@ def _currents(k0, k1, b0, b1, T, values, g, w, rows, cell, out, words, counts, u
                 else: counts[b-b0, k, t] = _fire(words, b-b0, k, t, g, cell, u.m)
 
 # %% ../nbs/02a_events.ipynb #5f7026e4
-@_jit
+@_inner
 def _correction(words, b, k, cell, u, scale): # NG/threshold of a block's neurons, or 1
     z = zeros(words, _one); n = width(z); T,P = words.shape[2:]
     one,lnl,th = full(np.float32(1), z),full(np.log(cell.leak), z),full(cell.threshold, z)
@@ -616,12 +630,12 @@ def _correction(words, b, k, cell, u, scale): # NG/threshold of a block's neuron
         store(scale, i, 0, div(where(above(N, z), add(one, div(mul(lnl, f), N)), z), th))
 
 # %% ../nbs/02a_events.ipynb #5d6f9c56
-@_jit
+@_inner
 def _spot(g, N, p, c): # where in G channel c of pixel p is, behind N planes
     area = g.Hm*g.Wm
     return ((c>>4)*area+p)*16 + (c&15) if c<16*N else (area*16-16)*N + p*g.pitch + c
 
-@_jit
+@_inner
 def _blame(words, offsets, grads, b, k, t, g, N, soft, scale, G): # output spikes of one step set G
     r,z = offsets[(b*words.shape[1]+k)*words.shape[2]+t],zeros(words, _one)
     for y in range(g.Ho):
@@ -651,18 +665,13 @@ def _sort(t0, t1, g, u): # events of the list's parts t0 to t1 by channel and re
     u.lo[q] = N
     for t in range(t0, t1):
         for j in range(u.start[t], u.start[t+1]):
-            r,i = u.residue[u.px[j]],(t-t0)*g.run if g.linear else u.base[u.px[j]]
+            r,i = u.residue[u.px[j]],(t-t0)*g.run if opaque(g.linear) else u.base[u.px[j]]
             if r<0: continue
             for e in range(u.lit[j], u.lit[j+1]):
                 k = u.ev[e]*s2+r; c = u.count[k]
                 u.place[c],u.spot[c] = i,u.at[e]
                 u.count[k] = c+1
     return q
-
-@_jit
-def _arrange(parts, g, u): # all the list's parts at once, for a linear layer
-    _reach(g, u)
-    return _sort(0, parts, g, u)
 
 # %% ../nbs/02a_events.ipynb #dfd33e4b
 class Weights(NamedTuple):
@@ -671,7 +680,7 @@ class Weights(NamedTuple):
     w:np.ndarray;dw:np.ndarray # weights and their gradient, [blocks, block size]
     rows:tuple;taps:tuple      # as long as rows are treated at once, and those of one row of taps
 
-@_jit
+@_inner
 def _return(v, k, values, groups, at, begins, ends, u, G, grads): # sorted events meet block k of v, which lies at `at` in G
     g,w,dw = v.g,v.w[k],v.dw[k]; z,z1 = zeros(_16, v.rows),zeros(_16, _one)
     step,down,pitch = 16*len(v.rows),g.Wm*g.pitch,1 if g.linear else g.pitch
@@ -690,10 +699,10 @@ def _return(v, k, values, groups, at, begins, ends, u, G, grads): # sorted event
             store(dw, j, 16, D)
 
 # %% ../nbs/02a_events.ipynb #42b4b2c1
-@_jit
+@_inner
 def _mean(c, g): # lanes over the area of a window; a product where that is exact, since divisions are slow
     area = g.Kh*g.Kw
-    return mul(c, full(np.float32(1)/np.float32(area), c)) if area&(area-1)==0 else div(c, full(np.float32(area), c))
+    return mul(c, full(np.float32(1)/np.float32(area), c)) if opaque(area&(area-1))==0 else div(c, full(np.float32(area), c))
 
 # %% ../nbs/02a_events.ipynb #5be4f08f
 class Held(NamedTuple):
@@ -701,7 +710,7 @@ class Held(NamedTuple):
     values:np.ndarray;offsets:np.ndarray # as in `Spikes`
     rows:np.ndarray                      # memory for those of a step, one row a pixel
 
-@_jit
+@_inner
 def _lay(held, fed, b, k, t, n): # values of a step, each in its row
     r = held.offsets[(b*fed.shape[1]+k)*fed.shape[2]+t]
     for p in range(fed.shape[3]):
@@ -716,19 +725,19 @@ def _pool(k0, k1, b0, b1, fed, held, g, cell, words, counts, u):
         mine = _mine(words, g.O, k)
         for b in range(b0, b1):
             u.Gp[:] = 0
-            for t in range(words.shape[2]):
+            for t in range(opaque(words.shape[2])):
                 N = 0
                 if held is not None: _lay(held, fed, b, k, t, g.n)
-                for y in range(g.Ho):
-                    for x in range(g.Wo):
+                for y in range(opaque(g.Ho)):
+                    for x in range(opaque(g.Wo)):
                         o,p,lit = y*g.Wo+x,(y*g.W+x)*g.s,np.uint64(0)
-                        for i in range(g.Kh):
-                            for j in range(g.Kw): lit |= np.uint64(fed[b, k, t, p+i*g.W+j])
+                        for i in range(opaque(g.Kh)):
+                            for j in range(opaque(g.Kw)): lit |= np.uint64(fed[b, k, t, p+i*g.W+opaque(j)])
                         words[b, k, t, o] = 0
-                        if still and not lit: continue
+                        if opaque(still) and not lit: continue
                         c = z
-                        for i in range(g.Kh):
-                            for j in range(g.Kw): c = add(c, where(fed[b, k, t, p+i*g.W+j], one if held is None else load(held.rows, (p+i*g.W+j)*g.n, 0, z), z))
+                        for i in range(opaque(g.Kh)):
+                            for j in range(opaque(g.Kw)): c = add(c, where(fed[b, k, t, p+i*g.W+opaque(j)], one if held is None else load(held.rows, (p+i*g.W+j)*g.n, 0, z), z))
                         w,left = _step(add(load(u.Gp, o*g.pitch, 0, z), _mean(c, g)), mine, cell)
                         store(u.Gp, o*g.pitch, 0, left)
                         words[b, k, t, o] = w
@@ -738,31 +747,33 @@ def _pool(k0, k1, b0, b1, fed, held, g, cell, words, counts, u):
 # %% ../nbs/02a_events.ipynb #c92e4a17
 @_jit
 def _forward(k0, k1, cuts, s, values, g, w, rows, cell, out, words, counts, pool, pcell, pwords, pcounts, u):
-    _reach(g, u)
     for i in range(len(cuts)-1):
         b0,b1,a = cuts[i],cuts[i+1],cuts[i] if len(words)==len(s.words) else 0
-        if not g.linear: _events(s, b0, b1, values is not None, u)
+        if not g.linear: _events(s, b0, b1, u)
         _currents(k0, k1, b0, b1, s.words.shape[2], values, g, w, rows, cell, out, words[a:], counts[a:], u)
         if pwords.size: _pool(k0, k1, 0, b1-b0, words[a:], None, pool, pcell, pwords[b0:], pcounts[b0:], u)
 
 # %% ../nbs/02a_events.ipynb #a0307f0f
-@_jit
-def _bounds(g, u): # windows that input rows lie in, then those of columns
-    for y in range(g.H): u.plo[y],u.phi[y] = max(0, (y-g.Kh)//g.s+1),min(g.Ho, y//g.s+1)
-    for x in range(g.W): u.plo[g.H+x],u.phi[g.H+x] = max(0, (x-g.Kw)//g.s+1),min(g.Wo, x//g.s+1)
+@lru_cache
+def windows(
+    g:Geometry # of the pool
+)->tuple:      # first window and the one after the last, of each input row and then of each column, int32
+    "The windows of a pool that rows and columns lie in."
+    lo = [np.maximum(0, (np.arange(n)-k)//g.s+1) for n,k in ((g.H, g.Kh), (g.W, g.Kw))]
+    hi = [np.minimum(o, np.arange(n)//g.s+1) for n,o in ((g.H, g.Ho), (g.W, g.Wo))]
+    return np.concatenate(lo).astype(np.int32), np.concatenate(hi).astype(np.int32)
 
 # %% ../nbs/02a_events.ipynb #04c8a723
-@_jit
+@_inner
 def _windows(y, x, g, z, u): # gradient that a pixel has from its windows
     d = z
     for i in range(u.plo[y], u.phi[y]):
-        for j in range(u.plo[g.H+x], u.phi[g.H+x]): d = add(d, load(u.Gp, (i*g.Wo+j)*g.pitch, 0, z))
+        for j in range(u.plo[g.H+x], u.phi[g.H+x]): d = add(d, load(u.Gp, (i*g.Wo+opaque(j))*g.pitch, 0, z))
     return _mean(d, g)
 
 @_jit
 def _pool_back(b0, b1, s, g, cell, gspikes, words, offsets, grads, u):
     z = zeros(words, _one); K,T = words.shape[1:3]
-    _bounds(g, u)
     for b in range(b0, b1):
         for k in range(K):
             u.Gp[:] = 0
@@ -779,7 +790,7 @@ def _pool_back(b0, b1, s, g, cell, gspikes, words, offsets, grads, u):
                     while w: grads[r] = u.f[first(w)]; r += 1; w = rest(w)
 
 # %% ../nbs/02a_events.ipynb #7b666d79
-@_jit
+@_inner
 def _take(words, b, k, t, g, N, soft, pool, u): # spikes of one step set G from the G of the pool behind them
     z,z16,row,P = zeros(words, _one),zeros(_16, _one),words[b, k, t],g.Ho*g.Wo
     for o0 in range(0, P, 16):
@@ -796,7 +807,7 @@ def _take(words, b, k, t, g, N, soft, pool, u): # spikes of one step set G from 
                 put(u.m, i, cut(w >> np.uint64(c), _16), add(load(u.m, i, 0, z16), d16) if soft else d16)
 
 # %% ../nbs/02a_events.ipynb #d1fd851d
-@_jit
+@_inner
 def _given(g, N, k, gout, G): # the given gradient of the currents, block k
     z,C = zeros(_16, _one),min(64, g.O-64*k)
     for y in range(g.Ho):
@@ -804,7 +815,7 @@ def _given(g, N, k, gout, G): # the given gradient of the currents, block k
             at,p = (y*g.Wo+x)*g.O+64*k,(y+g.qh)*g.Wm + x+g.qw
             for c in range(0, C, 16): mine = _mine(_16, C-c, 0); put(G, _spot(g, N, p, c), mine, part(gout, at+c, mine, z))
 
-@_jit
+@_inner
 def _errors(b, k, t, g, N, cell, gout, gspikes, words, offsets, pool, pcell, pwords, u): # brings G, which lies in m, to step t
     if gout.size: _given(g, N, k, gout[t, b], u.m)
     elif pwords.size:
@@ -813,7 +824,7 @@ def _errors(b, k, t, g, N, cell, gout, gspikes, words, offsets, pool, pcell, pwo
     else: _blame(words, offsets, gspikes, b, k, t, g, N, cell.soft, u.scale, u.m)
 
 # %% ../nbs/02a_events.ipynb #3f6091c9
-@_jit
+@_inner
 def _blames(k0, k1, b0, b1, T, values, g, planes, others, groups, cell, gout, gspikes, words, offsets, pool, pcell, pwords, grads, u): # of images whose spikes are listed
     for k in range(k0, k1):
         N = 0 if planes is None else min(4, g.O//16-4*k)
@@ -824,23 +835,23 @@ def _blames(k0, k1, b0, b1, T, values, g, planes, others, groups, cell, gout, gs
             for t in range(T-1, -1, -1):
                 part = (b-b0)*T+t
                 _errors(b, k, t, g, N, cell, gout, gspikes, words, offsets, pool, pcell, pwords, u)
-                if g.linear: u.all[part*g.run:(part+1)*g.run] = u.m[:g.run]; continue
+                if g.linear:
+                    for j in range(0, g.run, 16): store(u.all, part*g.run+j, 0, load(u.m, j, 0, zeros(_16, _one)))
+                    continue
                 q,more = _sort(part, part+1, g, u),others is not None and min(64, g.O-64*k)>16*N
                 if planes is not None:
                     for i in range(N): _return(planes, 4*(k-k0)+i, values, q, i*g.Hm*g.Wm*16, i==0, not more and i==N-1, u, u.m, grads)
-                if others is not None and more: _return(others, k-k0 if planes is None else 0, values, q, N*g.Hm*g.Wm*16, N==0, True, u, u.m, grads)
-        if g.linear and others is not None: _return(others, k-k0, values, groups, 0, True, True, u, u.all, grads)
+                if others is not None and more: _return(others, k-k0 if planes is None else 0, values, q, N*g.Hm*g.Wm*16, N==0, more, u, u.m, grads)
+        if g.linear and others is not None: _return(others, k-k0, values, groups, N*g.run, k0<k1, k0<k1, u, u.all, grads)
 
 @_jit
 def _backward(k0, k1, cuts, s, values, g, planes, others, groups, cell, gout, gspikes, words, offsets, pool, pcell, pwords, grads, u): # the whole way back, in runs
-    _reach(g, u)
-    if pwords.size: _bounds(pool, u)
     for i in range(len(cuts)-1):
-        if not g.linear: _events(s, cuts[i], cuts[i+1], True, u)
+        if not g.linear: _events(s, cuts[i], cuts[i+1], u)
         _blames(k0, k1, cuts[i], cuts[i+1], s.words.shape[2], values, g, planes, others, groups, cell, gout, gspikes, words, offsets, pool, pcell, pwords, grads, u)
 
 # %% ../nbs/02a_events.ipynb #85aa3d30
-@_jit
+@_inner
 def _awake(words, b, k, t, p, refractory): # lanes of the neurons that did not fire in the last steps
     w = np.uint64(0)
     for i in range(max(0, t-refractory), t): w |= np.uint64(words[b, k, i, p])
