@@ -276,6 +276,7 @@ def ones(ty, w):
     "How many 1 the word `w` has."
     return types.intp(w), lambda ctx,b,sig,args: _wide(b, b.ctpop(args[0]))
 
+# %% ../nbs/02a_events.ipynb #8e5a0b93
 @intrinsic
 def in_rows(ty, a):
     "Is the array `a` known to lie in memory without gaps, as C has it?"
@@ -287,8 +288,8 @@ def opaque(ty, i):
     return types.intp(types.intp), lambda ctx,b,sig,args: b.asm(ir.FunctionType(_int64, [_int64]), '', '=r,0', args, side_effect=True)
 
 # %% ../nbs/02a_events.ipynb #b268c841
-_options = dict(nogil=True, error_model='numpy', cache=True, no_cfunc_wrapper=True, _nrt=False) # nothing is allocated, so nothing is counted
-_jit,_inner = njit(**_options),njit(**_options, no_cpython_wrapper=True) # the second for kernels that only kernels call
+_options = dict(nogil=True, error_model='numpy', cache=True, no_cfunc_wrapper=True, _nrt=False)
+_jit,_inner = njit(**_options),njit(**_options, no_cpython_wrapper=True)
 _one = (0,)  # a single row
 _avx512 = bool(llvmlite.binding.get_host_cpu_features().get('avx512f'))
 
