@@ -411,17 +411,17 @@ def _send(syn, cell, pool, pcell, keep):
         return scratch(i, 'words', math.prod(n)*P, dt).reshape(*n, P),scratch(i, 'counts', math.prod(n), np.int64).reshape(n)
     def work(begin, end, i):
         k0,k1,cuts,u = _worker(syn, begin, end, i, pool)
-        after = *spikes(i, cuts),pool or g,pcell or k.Neuron(),pwords,pcounts,u
-        for ka,kb in _groups(syn, k0, k1): k._forward(ka, kb, cuts, s, _factors(s), g, pack(i, ka, kb), syn.rows, cell or k.Neuron(), out, *after)
+        after = *spikes(i, cuts),k.numbers(pool or g),pcell or k.Neuron(),pwords,pcounts,u
+        for ka,kb in _groups(syn, k0, k1): k._forward(ka, kb, cuts, s, _factors(s), k.numbers(g), pack(i, ka, kb), syn.rows, cell or k.Neuron(), out, *after)
     share(work, syn.items, syn.ends)
     if syn.weight.numel()>_light: syn.packed.clear() # not kept for the way back
     return words,counts,pwords,pcounts,out
 
 # %% ../nbs/03_engine.ipynb #3c7d51be
-def _weights(g, w, dw): return _kernels().Weights(g, w, dw, (0,)*g.chunk, (0,)*(g.chunk//g.deep))
+def _weights(g, w, dw): k = _kernels(); return k.Weights(k.numbers(g), w, dw, (0,)*g.chunk, (0,)*(g.chunk//g.deep))
 
-def _in_planes(v, g): # weights in planes and others, as the kernel wants them
-    return (None, v[0]) if v[0].g==g else (v[0], v[1] if len(v)>1 else None)
+def _in_planes(v, split): # weights in planes and others, as the kernel wants them
+    return (v[0], v[1] if len(v)>1 else None) if split else (None, v[0])
 
 def _add_up(syn, grads, sums, out): # what the workers found, in this order, always
     for i in range(1, len(sums)):
@@ -445,8 +445,8 @@ def _return(syn, cell, pool, pcell, words, pwords, offsets, gout, gspikes, want)
             mine = [_place(p, i, 'dw', ka, kb) for p in parts]
             for dw,*_ in mine: dw[:] = 0
             v = [_weights(p.g, pack(i, ka, kb), dw) for p,pack,(dw,*_) in zip(parts, packs, mine)]
-            k._backward(ka, kb, cuts, s, _factors(s), parts[-1].g, *_in_planes(v, g), groups, cell or k.Neuron(), gout, gspikes, words, offsets,
-                        pool or g, pcell or k.Neuron(), pwords, grads[i if syn.by_blocks else 0] if want else None, u)
+            k._backward(ka, kb, cuts, s, _factors(s), k.numbers(parts[-1].g), *_in_planes(v, parts[0].g!=g), groups, cell or k.Neuron(), gout, gspikes, words, offsets,
+                        k.numbers(pool or g), pcell or k.Neuron(), pwords, grads[i if syn.by_blocks else 0] if want else None, u)
             if syn.by_blocks:
                 for p,(dw,*at) in zip(parts, mine): _unpack(syn, p, dw, out, *at)
         sums[i] = [dw for dw,*_ in mine]
@@ -482,7 +482,7 @@ class _Pool(Function):
         k,(B,K,T,P) = _kernels(),s.words.shape
         words,counts = _new_spikes(B, K, T, pool.Ho*pool.Wo, s.words.dtype)
         held = lambda i: None if s.unit else k.Held(s.values, s.offsets, scratch(i, 'rows', P*pool.n, np.float32))
-        share(lambda b0, b1, i: k._pool(0, K, b0, b1, s.words, held(i), pool, cell, words, counts, _buffers(i, pool)), B)
+        share(lambda b0, b1, i: k._pool(0, K, b0, b1, s.words, held(i), k.numbers(pool), cell, words, counts, _buffers(i, pool)), B)
         box.append(_spikes(words, counts, s.channels))
         ctx.a = s,pool,cell,box[0]
         return _values(box[0])
@@ -492,7 +492,7 @@ class _Pool(Function):
     def backward(ctx, grad):
         k,(s,pool,cell,out) = _kernels(),ctx.a
         grads,g = fresh(s.offsets[-1]),grad.contiguous().numpy()
-        share(lambda b0, b1, i: k._pool_back(b0, b1, s, pool, cell, g, out.words, out.offsets, grads, _buffers(i, pool, back=True)), len(s.words))
+        share(lambda b0, b1, i: k._pool_back(b0, b1, s, k.numbers(pool), cell, g, out.words, out.offsets, grads, _buffers(i, pool, back=True)), len(s.words))
         return torch.from_numpy(grads),*[None]*4
 
 # %% ../nbs/03_engine.ipynb #b59905ba
@@ -515,7 +515,7 @@ class _Scan(Function):
         k,(s,cell,g,shape,way) = _kernels(),ctx.a
         (B,K,T,P),grad = s.words.shape,grad.contiguous().numpy()
         dx,sums = fresh(T, B, P, s.channels),fresh(2, T, B, K*g.n) if way else _none
-        share(lambda b0, b1, i: k._scan_back(b0, b1, s.words, s.offsets, cell, grad, g, dx, way and way.x, sums, _buffers(i, g, back=True)), B)
+        share(lambda b0, b1, i: k._scan_back(b0, b1, s.words, s.offsets, cell, grad, k.numbers(g), dx, way and way.x, sums, _buffers(i, g, back=True)), B)
         params = way.back(dx, sums) if way else (None, None)
         return _unplanes(dx, shape),*params,None,None,None
 
