@@ -6,7 +6,7 @@
 __all__ = ['studies', 'Config', 'check_config', 'key', 'data_for', 'network', 'cpu_name', 'provenance', 'pack', 'unpack', 'count',
            'answers', 'steady', 'workplace', 'train', 'results_home', 'set_aside', 'Store', 'run', 'effort',
            'time_text', 'run_all', 'describe', 'ablation', 'depths', 'folds', 'seeds', 'with_twins', 'config_of',
-           'groups', 'spread', 'table', 'best', 'increments', 'base_for', 'augment_for', 'best_of', 'study']
+           'groups', 'spread', 'table', 'best', 'increments', 'base_for', 'augment_for', 'best_of', 'deep_for', 'study']
 
 # %% ../nbs/09_experiments.ipynb #0c4a8e15
 import base64, hashlib, json, math, os, platform, shutil, time, warnings
@@ -429,16 +429,22 @@ def best_of(
     return best([have[key(c)] for c in configs])
 
 # %% ../nbs/09_experiments.ipynb #c40d8f1e
+def deep_for(
+    base:Config # of the study
+)->list:        # one configuration or none
+    "The deeper network of the headline: a VGG of seven layers, which does not train without a norm; none for MNIST, where a LeNet is enough."
+    return [] if base.data=='MNIST' else [replace(o, norm='shared') for o in depths(base, (7,))]
+
 def _ablation(base, store, large, of): return seeds(ablation(base, augment_for(base.data)), of)
 def _depths(base, store, large, of): return seeds(depths(base) + depths(replace(base, norm='shared')), of)
 def _chosen(base, store, of): return replace(best_of(_ablation(base, store, {}, of), store), seed=base.seed)
 def _folds(base, store, large, of): return folds(seeds([base, _chosen(base, store, of)], of))
 
-def _headline(base, store, large, of):
-    deep = replace(depths(base, (7,))[0], dropout=.2, norm='shared', augment=augment_for(base.data))
-    return with_twins(seeds([replace(c, **large) for c in (base, _chosen(base, store, of), deep)], of))
+def _headline(base, store, large, of): return with_twins(seeds([replace(c, **large) for c in (base, _chosen(base, store, of), *deep_for(base))], of))
 
-def _direct(base, store, large, of): return seeds([replace(_chosen(base, store, of), **large | dict(encoder='direct', grad='atan', num_steps=8))], of)
+def _direct(base, store, large, of):
+    top = [_chosen(base, store, of), *deep_for(base)][-1]
+    return seeds([replace(top, **large | dict(encoder='direct', grad='atan', num_steps=8))], of)
 
 studies = dict(ablation=_ablation, depths=_depths, folds=_folds, headline=_headline, direct=_direct)
 
