@@ -556,7 +556,7 @@ def reach(
     g:Geometry # of the synapse
 )->tuple:      # of each input pixel, int32: class of its taps, or -1 if it meets none, and where its windows begin
     "Where the spikes of a pixel go."
-    y,x = (np.arange(g.H*g.W)//g.W + g.ph, np.arange(g.H*g.W)%g.W + g.pw)
+    y,x = np.arange(g.H*g.W)//g.W + g.ph,np.arange(g.H*g.W)%g.W + g.pw
     residue = np.where((y%g.s<g.Kh) & (x%g.s<g.Kw), y%g.s*g.s + x%g.s, -1)
     return residue.astype(np.int32), ((y//g.s + g.qh)*g.Wm + x//g.s + g.qw-g.kw+1).astype(np.int32)
 
