@@ -28,7 +28,7 @@ test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks,
 	$(py) tools/notebooks.py
 	$(py) tools/readme.py --check
 	$(py) tools/docs.py
-	$(bin)/pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(bin)/pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 prepare: .venv/test.stamp ## After editing notebooks: export the modules, clean the notebooks, make the README
 	$(bin)/nbdev-export
