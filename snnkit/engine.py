@@ -418,7 +418,7 @@ def _send(syn, cell, pool, pcell, keep):
     return words,counts,pwords,pcounts,out
 
 # %% ../nbs/03_engine.ipynb #3c7d51be
-def _weights(g, w, dw): k = _kernels(); return k.Weights(k.numbers(g), w, dw, (0,)*g.chunk, (0,)*(g.chunk//g.deep))
+def _weights(g, w, dw): return _kernels().Weights(_kernels().numbers(g), w, dw, (0,)*g.chunk, (0,)*(g.chunk//g.deep))
 
 def _in_planes(v, split): # weights in planes and others, as the kernel wants them
     return (v[0], v[1] if len(v)>1 else None) if split else (None, v[0])

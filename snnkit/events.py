@@ -861,7 +861,7 @@ def _blames(k0, k1, b0, b1, T, values, g, planes, others, groups, cell, gout, gs
                 if planes is not None:
                     for i in range(N): _return(planes, 4*(k-k0)+i, values, q, i*g.Hm*g.Wm*16, i==0, not more and i==N-1, u, u.m, grads)
                 if others is not None and more: _return(others, k-k0 if planes is None else 0, values, q, N*g.Hm*g.Wm*16, N==0, more, u, u.m, grads)
-        if g.linear and others is not None: _return(others, k-k0, values, groups, N*g.run, k0<k1, k0<k1, u, u.all, grads)
+        if g.linear and others is not None: _return(others, k-k0, values, groups, N*g.run, N==0, N==0, u, u.all, grads) # N is 0; literals would compile another `_return`
 
 @_jit
 def _backward(k0, k1, cuts, s, values, synapse, planes, others, groups, cell, gout, gspikes, words, offsets, pooled, pcell, pwords, grads, u): # the whole way back, in runs

@@ -15,7 +15,7 @@ from snnkit.engine import Current, Lazy, Train, dense, to_train, use
 from snnkit.layers import IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, Poisson, make_norm, norms, spike_trains
 from snnkit.models import lee_init, lenet, vgg9
 
-few = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 def answer(net, x, mode, seed=1):
     "Scores, and gradients of parameters, computed by `mode`"
