@@ -32,7 +32,7 @@ from .layers import norms
 from .measures import accuracy_interval, energy, error_increment, firing_rates, hits, mcnemar, seed_interval, synaptic_ops
 from .models import build, check_dropout, models, twin
 from .spikebp import check_neuron
-from .training import check_settings, evaluate, fit, set_seed, show_where
+from .training import check_settings, evaluate, fit, save_weights, set_seed, show_where
 
 # %% ../nbs/09_experiments.ipynb #a7e50d18
 @dataclass(frozen=True)
@@ -166,13 +166,15 @@ def workplace(
 def train(
     config:Config,   # of the run
     root=None,       # folder of the data sets, see `load`
-    quiet:bool=False # show nothing?
+    quiet:bool=False,# show nothing?
+    weights=None     # file in which to keep the trained weights
 )->dict:             # the record
     "Train and measure; raises KeyboardInterrupt if it was stopped, and goes on when called again."
     start,data = time.time(),data_for(config, root)
     net = network(config, data)
     t = fit(net, data, config.epochs, config.batch_size, config.lr, config.seed, workplace(config), resume=True, quiet=quiet)
     if t.stopped: raise KeyboardInterrupt('Stopped. The same call goes on from here.')
+    if weights: save_weights(net, Path(weights), config=asdict(config))
     n = min(1000, len(data.test))
     return dict(config=asdict(config), split=data.split_hash, images=dict(train=len(data.train), valid=len(data.valid), test=len(data.test), counted=n),
                 best_epoch=t.best_epoch, history=t.history, **answers(net, data), **count(net, Subset(data.test, range(n)), not config.ann),
@@ -231,13 +233,14 @@ def run(
     name:str='runs',   # of the file in which a new record goes
     fresh:bool=False,  # train even if there is a record?
     root=None,         # folder of the data sets, see `load`
-    quiet:bool=False   # show nothing?
+    quiet:bool=False,  # show nothing?
+    weights=None       # file for the trained weights; if it is not there yet, the run is made for it
 )->dict:               # the record
     "The record of `config`: from the store if it is there, else by training."
     store = store or Store()
-    if not fresh and (old := store.get(config)): return old
+    if not fresh and not (weights and not Path(weights).exists()) and (old := store.get(config)): return old
     if fresh: shutil.rmtree(workplace(config), ignore_errors=True)
-    with steady(config.threads): record = train(config, root, quiet)
+    with steady(config.threads): record = train(config, root, quiet, weights)
     store.add(record, name)
     shutil.rmtree(workplace(config), ignore_errors=True)
     return record

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['squared_error', 'set_seed', 'undisturbed', 'Evaluation', 'new_accelerator', 'evaluate', 'write_tensors',
-           'read_tensors', 'load_state', 'save_weights', 'load_weights', 'Run', 'describe', 'save_checkpoint',
-           'read_checkpoint', 'load_optimizer', 'interruptible', 'plot_history', 'show_where', 'epoch_line', 'Progress',
-           'warn_of_rates', 'cosine', 'train_epoch', 'end_epoch', 'train', 'open_run', 'check_settings', 'fit']
+           'read_tensors', 'save_weights', 'load_weights', 'Run', 'describe', 'save_checkpoint', 'read_checkpoint',
+           'load_optimizer', 'interruptible', 'plot_history', 'show_where', 'epoch_line', 'Progress', 'warn_of_rates',
+           'cosine', 'train_epoch', 'end_epoch', 'train', 'open_run', 'check_settings', 'fit']
 
 # %% ../nbs/07_training.ipynb #6b540da0
 import io, json, math, os, re, signal, sys, time, threading, warnings
@@ -35,6 +35,7 @@ from .data import Shuffle, check_seed
 from .encoding import mix_seed, need, own_stream
 from .engine import atomic
 from .layers import LIF, spike_trains
+from .models import load_state
 
 # %% ../nbs/07_training.ipynb #6d7717e4
 def squared_error(
@@ -122,20 +123,6 @@ def read_tensors(
     except FileNotFoundError: raise FileNotFoundError(f'There is no file {path}.') from None
     except (SafetensorError, ValueError) as e:
         raise ValueError(f'{path} is not a whole safetensors file ({e}). It was cut short, or is of another kind; pickles are never opened. Take another copy.') from e
-
-# %% ../nbs/07_training.ipynb #b7f73c19
-def load_state(
-    model,   # module to fill
-    state:dict, # name: tensor
-    source   # where it came from, for the message
-):
-    "Copy `state` into `model`; raises ValueError, and leaves `model` as it is, if names or shapes differ."
-    own = model.state_dict()
-    odd = [f'{k}: {list(own[k].shape) if k in own else "absent"} in the model, {list(state[k].shape) if k in state else "absent"} in the file'
-           for k in sorted(own.keys() | state.keys()) if k not in own or k not in state or own[k].shape!=state[k].shape]
-    need(not odd, f'{source} holds the weights of another model ({"; ".join(odd[:3])}{"; ..." if len(odd)>3 else ""})',
-         'names and shapes must be the same', 'Build the model with the arguments it was saved with.')
-    model.load_state_dict(state)
 
 # %% ../nbs/07_training.ipynb #ab5530f3
 def save_weights(
