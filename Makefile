@@ -16,12 +16,15 @@ else echo 'Missing: $(1). Please run:  sudo apt-get install $(1)' >&2; exit 1; f
 $$as apt-get update -qq && $$as DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1)
 endef
 
-.PHONY: help run test chromium prepare outputs readme docs clean
+.PHONY: help run play test chromium prepare outputs readme docs clean
 help: ## List these commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 run: .venv/run.stamp ## Train a spiking LeNet and its ANN twin on the embedded digits, compare them in a table and in pictures (out/)
 	$(bin)/snnkit-compare --data digits --out out --resume $(ARGS)
+
+play: .venv/lab.stamp ## Open the explorers in JupyterLab: sliders for the encoder, the neuron, the gradient and a trained network
+	$(bin)/jupyter lab nbs/11_explorers.ipynb $(ARGS)
 
 test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks, README, docs, tests
 	$(py) tools/sync.py
@@ -59,10 +62,15 @@ $(py):
 	$(py) -m pip install -q -e .
 	touch $@
 
+.venv/lab.stamp: $(facts) | $(py)
+	@echo 'Installing into .venv, with JupyterLab: a few minutes the first time'
+	$(py) -m pip install -q -e '.[lab]'
+	touch .venv/run.stamp $@
+
 .venv/test.stamp: $(facts) | $(py)
 	@echo 'Installing into .venv, with what the tests need: a few minutes the first time'
-	$(py) -m pip install -q -e '.[dev,peers]'
-	touch .venv/run.stamp $@
+	$(py) -m pip install -q -e '.[lab,dev,peers]'
+	touch .venv/run.stamp .venv/lab.stamp $@
 
 # Without Chromium `make test` goes on, and the browser test says that it skips
 chromium:

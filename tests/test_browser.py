@@ -79,10 +79,10 @@ class Lab:
     "JupyterLab in a browser, from which tests open notebooks"
     def __init__(self, server, browser, pics): self.server,self.browser,self.pics = server,browser,pics
 
-    def open(self, name):
-        "A page with the notebook `name` open and its kernel ready"
-        page = self.browser.new_page(viewport=dict(width=1200, height=1600))
-        page.goto(f'{self.server}/lab/tree/{name}?reset')
+    def open(self, name, width=1200, height=1600):
+        "A page with nothing but the notebook `name`, its kernel ready"
+        page = self.browser.new_page(viewport=dict(width=width, height=height))
+        page.goto(f'{self.server}/doc/tree/{name}?reset')
         page.wait_for_function('window.jupyterapp?.shell.currentWidget?.content?.model?.cells?.length', timeout=60_000)
         page.evaluate('jupyterapp.shell.currentWidget.sessionContext.ready')
         page.wait_for_function('jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status == "idle"', timeout=60_000)
@@ -113,9 +113,66 @@ def test_home_page_runs(lab):
     page = lab.open('index.ipynb')
     cells = lab.run_all(page)
     lab.picture(page, 'index')
-    errors = [(c['source'], o['ename'], o['evalue']) for c in cells for o in c['outputs'] if o['output_type'] == 'error']
-    assert errors == [] and all(c['count'] for c in cells)
+    assert errors(cells) == [] and all(c['count'] for c in cells)
     drawn = sum('image/png' in o.get('data', {}) for c in cells for o in c['outputs'])
     assert drawn >= 4 # the two pictures, and the curves that each training drew as it went
     shown = '[...document.querySelectorAll(".jp-RenderedImage img")].filter(o => o.naturalWidth > 0).length'
     page.wait_for_function(f'{shown} == {drawn}', timeout=10_000)
+
+def errors(cells): return [(c['source'], o['ename'], o['evalue']) for c in cells for o in c['outputs'] if o['output_type'] == 'error']
+
+@pytest.mark.parametrize('name', ['1_baseline', '5_ann_vs_snn'])
+def test_lesson_runs(lab, name):
+    page = lab.open(f'walkthrough/{name}.ipynb')
+    cells = lab.run_all(page)
+    lab.picture(page, name)
+    assert errors(cells) == [] and any('image/png' in o.get('data', {}) for c in cells for o in c['outputs'])
+
+class Shown:
+    "An explorer on a page"
+    def __init__(self, page, kind, nth=0): self.page,self.at = page,page.locator(f'.{kind}').nth(nth)
+
+    def changes(self, act):
+        "Does its picture change, within ten seconds, when `act` is done?"
+        picture = self.at.locator('img.widget-image').element_handle(); old = picture.get_attribute('src')
+        act()
+        self.page.wait_for_function('([o, old]) => o.src != old && o.naturalWidth > 0', arg=[picture, old], timeout=10_000)
+
+    def handle(self, label): return self.at.locator('.widget-slider').filter(has_text=label).locator('.noUi-handle').first
+
+    def drag(self, label, by):
+        self.handle(label).scroll_into_view_if_needed()
+        box = self.handle(label).bounding_box(); x,y = box['x']+box['width']/2,box['y']+box['height']/2
+        self.page.mouse.move(x, y); self.page.mouse.down(); self.page.mouse.move(x+by, y, steps=3); self.page.mouse.up()
+
+    def draw(self, *points):
+        "Move the pen over the pad, in its pixels"
+        pad = self.at.locator('canvas'); pad.scroll_into_view_if_needed()
+        box = pad.bounding_box(); where = [(box['x']+6*x, box['y']+6*y) for x,y in points]
+        self.page.mouse.move(*where[0]); self.page.mouse.down()
+        for o in where[1:]: self.page.mouse.move(*o, steps=8)
+        self.page.mouse.up()
+
+sliders = dict(EncoderExplorer='time steps', NeuronExplorer='threshold', GradientExplorer='leak', NetworkExplorer='intensity')
+
+@pytest.mark.parametrize('width', [1280, 800])
+def test_explorers_answer(lab, width):
+    page = lab.open('11_explorers.ipynb', width, 900)
+    assert errors(lab.run_all(page)) == []
+    shown = {k: Shown(page, k) for k in sliders}
+    for k,label in sliders.items():
+        e = shown[k]
+        e.handle(label).focus(timeout=20_000)
+        e.changes(lambda: page.keyboard.press('ArrowLeft'))
+        e.changes(lambda: e.drag(label, -40))
+        e.at.scroll_into_view_if_needed(); lab.picture(page, f'{k}-{width}')
+        picture = e.at.locator('img.widget-image').bounding_box()
+        assert 0 <= picture['x'] and picture['x']+picture['width'] <= width, 'the picture is cut'
+    e = shown['EncoderExplorer']; e.changes(lambda: e.at.locator('select').nth(1).select_option('latency'))
+    e = shown['NetworkExplorer']
+    e.handle('intensity').focus(); page.keyboard.press('End')
+    for digit,strokes in {1: [(14, 4), (13.5, 24)], 7: [(7, 5), (20, 5), (12, 24)]}.items():
+        e.changes(lambda: e.draw(*strokes))
+        page.wait_for_function('([o, want]) => o.textContent.includes(want)', arg=[e.at.element_handle(), f'answer: {digit},'], timeout=10_000)
+        lab.picture(page, f'drawn-{digit}-{width}')
+        e.at.locator('button', has_text='clear').click()

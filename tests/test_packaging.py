@@ -32,7 +32,7 @@ def settings():
     cfg.read(root/'settings.ini', encoding='utf-8')
     return cfg['DEFAULT']
 
-@pytest.mark.parametrize('extra', ['', 'dev', 'peers'])
+@pytest.mark.parametrize('extra', ['', 'lab', 'dev', 'peers'])
 def test_requirements(meta, settings, extra):
     want = {Requirement(o) for o in settings[f'{extra}_requirements'.strip('_')].splitlines() if o.strip()}
     have = map(Requirement, meta.get_all('Requires-Dist'))
@@ -43,7 +43,7 @@ def test_requirements(meta, settings, extra):
 
 def test_facts(meta):
     assert meta['Requires-Python'] == '>=3.10' and meta['License-Expression'] == 'Apache-2.0' and meta['Summary']
-    assert set(meta.get_all('Provides-Extra')) == {'dev', 'peers'}
+    assert set(meta.get_all('Provides-Extra')) == {'lab', 'dev', 'peers'}
     assert any(o.startswith('Repository, https://') for o in meta.get_all('Project-URL'))
     assert any(o.startswith('Development Status') for o in meta.get_all('Classifier'))
     assert any(o.startswith('Intended Audience') for o in meta.get_all('Classifier'))
@@ -56,5 +56,5 @@ def test_commands(wheel):
 
 def test_files(wheel, built):
     made = {o for o in wheel.namelist() if '.dist-info' not in o}
-    assert made == {f'snnkit/{p.name}' for p in (root/'snnkit').glob('*.py')}
+    assert made == {p.relative_to(root).as_posix() for o in ('*.py', 'weights/*.safetensors') for p in (root/'snnkit').glob(o)}
     assert any(o.endswith('/settings.ini') for o in tarfile.open(next(built.glob('*.tar.gz'))).getnames())

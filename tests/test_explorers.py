@@ -1,0 +1,93 @@
+"Every control of every explorer, without a browser: a value goes in, a picture and its numbers come out."
+import io
+import ipywidgets as W
+import pytest
+from PIL import Image
+from snnkit.explorers import EncoderExplorer,GradientExplorer,NetworkExplorer,NeuronExplorer,as_mnist,sample_digits
+
+kinds = EncoderExplorer,NeuronExplorer,GradientExplorer,NetworkExplorer
+moves = { # control: another value at which the picture must be another one
+    EncoderExplorer: dict(digit='8', example=7, code='direct', num_steps=60, seed=5),
+    NeuronExplorer: dict(drive='three_sines', amplitude=-3., resistance=4., capacitance=9., threshold=.4, refractory=0., dt=1.),
+    GradientExplorer: dict(rule='rectangle', leak=.6, threshold=.5, rate=.25, target=.9, step=1.5, seed=7),
+    NetworkExplorer: dict(digit='8', example=7, num_steps=9, intensity=.5, threshold=1.4, seed=5)}
+cases = [(k, c, v) for k,m in moves.items() for c,v in m.items()]
+
+@pytest.fixture(scope='module')
+def explorers(): return {k: k() for k in kinds}
+
+def test_all_controls_are_tried(explorers):
+    tried = {k: {*m} for k,m in moves.items()}
+    assert {k: {*e.controls} for k,e in explorers.items()} == {**tried, NeuronExplorer: tried[NeuronExplorer]|{'on'}, NetworkExplorer: tried[NetworkExplorer]|{'source'}}
+
+@pytest.mark.parametrize('kind,control,value', cases, ids=lambda o: getattr(o, '__name__', str(o)))
+def test_control(explorers, kind, control, value):
+    e = explorers[kind]
+    c = e.controls[control]; old,picture,words = c.value,e.picture.value,e.words.value
+    c.value = value
+    assert e.picture.value != picture and Image.open(io.BytesIO(e.picture.value)).size == tuple(int(100*o) for o in e.size)
+    assert e.words.value != words or control in ('digit', 'code', 'dt') # those may leave all numbers as they are
+    c.value = old
+    assert (e.picture.value, e.words.value) == (picture, words) # nothing is left of what was shown in between
+
+def test_drawn_step():
+    e = NeuronExplorer(drive='step')
+    before = e.numbers['spikes']
+    e.controls['on'].value = 10.,95.
+    assert e.numbers['spikes'] > before
+    e.controls['on'].value = 50.,50.
+    assert e.numbers['spikes'] == 0
+
+@pytest.mark.parametrize('kind', kinds)
+def test_ends_of_every_slider(kind):
+    e = kind()
+    for k,c in e.controls.items():
+        if not isinstance(c, (W.IntSlider, W.FloatSlider)): continue
+        old = c.value
+        for v in (c.min, c.max):
+            e.set(**{k: v})
+            assert e.controls[k].value == v and all('nan' not in str(o) for o in e.numbers.values()), (k, v, e.numbers)
+        e.set(**{k: old})
+
+@pytest.mark.parametrize('kind', kinds)
+def test_out_of_range(explorers, kind):
+    e = explorers[kind]; values = {k: c.value for k,c in e.controls.items()}
+    for k,c in e.controls.items():
+        if isinstance(c, (W.IntSlider, W.FloatSlider)):
+            for v in (c.min-1, c.max+1):
+                with pytest.raises(ValueError, match=f'`{k}` is {v}.*between {c.min:g} and {c.max:g}'): e.set(**{k: v})
+        elif isinstance(c, W.Dropdown):
+            with pytest.raises(ValueError, match=f'`{k}` is .*one of {c.options[0]!r}'): e.set(**{k: 'nothing'})
+    with pytest.raises(ValueError, match='`control` is .*one of'): kind(nothing=1)
+    assert values == {k: c.value for k,c in e.controls.items()}
+
+@pytest.mark.parametrize('kind', kinds)
+def test_static_picture(explorers, kind, monkeypatch):
+    monkeypatch.setenv('IN_TEST', '1')
+    shown = explorers[kind]._repr_mimebundle_()
+    assert {*shown} == {'image/png', 'text/plain'} and str(next(iter(explorers[kind].numbers.values()))) in shown['text/plain']
+    monkeypatch.delenv('IN_TEST')
+    live = explorers[kind]._repr_mimebundle_()
+    assert 'application/vnd.jupyter.widget-view+json' in live
+
+def test_pretrained_networks_know_the_digits():
+    "On digits that no training has seen; the record of the run says more exactly"
+    import torch
+    from snnkit.data import load
+    from snnkit.models import lenet,twin
+    from snnkit.training import evaluate
+    test = load('digits').test
+    for net in (lenet(num_steps=20, pretrained='digits'), twin(lenet(), pretrained='digits')):
+        assert evaluate(net, test).accuracy > .97
+
+def test_drawings_are_placed_as_digits_are():
+    for k,images in sample_digits(3).items():
+        for x in images: assert (as_mnist(x)-x).abs().mean() < .06, k # MNIST's own digits stay about where they are
+
+def test_a_spoiled_file_of_weights_is_refused(tmp_path, monkeypatch):
+    import snnkit.models as models
+    (tmp_path/'weights').mkdir()
+    good = (models.files('snnkit')/'weights/lenet-digits-snn.safetensors').read_bytes()
+    (tmp_path/'weights/lenet-digits-snn.safetensors').write_bytes(good[:-1]+bytes([good[-1]^1]))
+    monkeypatch.setattr(models, 'files', lambda name: tmp_path)
+    with pytest.raises(ValueError, match='not the file that belongs to this version.*Install'): models.lenet(pretrained='digits')
