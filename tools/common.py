@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import copytree,ignore_patterns
 from tempfile import TemporaryDirectory
+import yaml
 
 root = Path(__file__).resolve().parent.parent
 bin_ = Path(sys.executable).parent  # where the environment's commands are
@@ -31,6 +32,11 @@ def notebooks(d):
     nbs = (p.relative_to(d/'nbs') for p in (d/'nbs').rglob('*.ipynb'))
     nbs = [p for p in nbs if not any(o[0] in '_.' for o in p.parts)]
     return [d/'nbs'/p for p in sorted(nbs, key=lambda p: (p.name!='index.ipynb', len(p.parts), p))]
+
+def alts(cell, directives):
+    "The alt text of each output of `cell`, as Quarto gives them out: `fig-alt` is one for all, or a list with one for each"
+    alt,n = yaml.safe_load(directives.get('fig-alt', '')) or '',len(cell.get('outputs', []))
+    return (alt + n*[''])[:n] if isinstance(alt, list) else n*[alt]
 
 def exported(mod, d=root):
     "The names that the module `mod` of the project at `d` exports, found without importing it"

@@ -3,13 +3,14 @@ exported name has its entry, every link leads somewhere. The publisher is Quarto
 smalldocs renders what nbdev hands to Quarto. `--out _docs` keeps the site."""
 import os,re,sys,warnings
 from shutil import copytree,rmtree
+from fastcore.nbio import read_nb
 from fastcore.script import call_parse
 from fastcore.xtras import working_directory
 from nbdev.config import get_config,nbpath2html
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 from smalldocs.site import build
-from common import exported,notebooks,project_copy,report
+from common import alts,exported,notebooks,project_copy,report
 
 # A link to a notebook, in markdown or in the sidebar, up to the number in the notebook's name
 numbered = re.compile(r'((?:\]\((?!\w+:)|- )(?:[^)\s/]*/)*)\d+[a-zA-Z0-9]*_(?=[^)\s/]*\.ipynb)')
@@ -28,12 +29,21 @@ def process(d):
         if p.suffix == '.ipynb': p.rename(p.with_name(nbpath2html(p).stem + '.ipynb'))
     return proc,[str(o.message) for o in found if re.search(r'\W(nbdev|fastcore)\W', o.filename)]
 
+def unseen(name, nb):
+    "The figures of the page `name` that its processed notebook `nb`, which Quarto reads, shows without saying what is to be seen"
+    for c in nb.cells:
+        if c.cell_type == 'markdown' and re.search(r'!\[\s*\]\(', c.source): yield f'{name}, cell {c.id}: a picture without alt text'
+        for o,alt in zip(c.get('outputs', []), alts(c, c.directives)):
+            if any(k.startswith('image/') for k in o.get('data', {})) and len(alt.split()) < 5:
+                yield f'{name}, cell {c.id}: a figure without alt text; `#| fig-alt: "..."` says what is seen'
+
 def problems(site, d):
     "What is wrong with the docs `site` of the project at `d`"
     yield from (f'{src}: broken link {href}' for src,href in site.broken)
     yield from (f'{p.src}: no content' for p in site.pages.values() if len(re.sub('<[^>]+>', '', p.html).split()) < 20)
     nbs,sidebar = [o.relative_to(d/'nbs').as_posix() for o in notebooks(d)],(d/'nbs/_quarto.yml').read_text()
     yield from (f'{o}: not in the sidebar in nbs/_quarto.yml' for o in nbs if f'- {o}\n' not in sidebar)
+    for p in sorted(site.root.rglob('*.ipynb')): yield from unseen(p.stem, read_nb(p))
     pages = {p.resolve(): p.read_text(encoding='utf-8') for p in site.out.rglob('*.html')}
     ids = {p: set(re.findall(r' id="([^"]+)"', text)) for p,text in pages.items()}
     for p,text in pages.items():

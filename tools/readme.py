@@ -12,7 +12,7 @@ from fastcore.script import call_parse
 from nbdev.config import get_config
 from nbdev.process import NBProcessor
 from nbdev.processors import clean_magics,filter_stream_,hide_,hide_line,rm_export,rm_header_dash,strip_ansi
-from common import files,notebooks,report,root
+from common import alts,files,notebooks,report,root
 
 cfg,marker = get_config(root),'<!-- notebooks -->'
 top = '<!-- Made from nbs/index.ipynb by `make readme`: edit that. -->'
@@ -33,14 +33,14 @@ def home():
     cells[0].source = '\n'.join([marker, '', '| Notebook | What it shows | |', '|---|---|---|', *map(row, notebooks(root))])
     return nb
 
-def output(o, pics):
-    "One output of a cell as markdown; a picture is added to `pics`"
+def output(o, alt, pics):
+    "One output of a cell as markdown; a picture is added to `pics`, and shown with its `alt` text"
     data = o.get('data', {'text/plain': o.get('text', '')})
     if 'text/markdown' in data: return data['text/markdown']
     if 'image/png' not in data: return f"```\n{data.get('text/plain', '').rstrip()}\n```"
     name = f'images/index-{len(pics)+1}.png'
     pics[name] = b64decode(data['image/png'])
-    return f'![]({name})'
+    return f'![{alt}]({name})'
 
 def parts(cell, pics):
     "The pieces of markdown that `cell` becomes"
@@ -48,7 +48,7 @@ def parts(cell, pics):
     if cell.cell_type == 'markdown': yield re.sub(r'\]\((?!\w+:|[#/])', '](nbs/', cell.source)
     if cell.cell_type != 'code' or 'include' in off: return
     if 'echo' not in off: yield f'```python\n{cell.source.strip()}\n```'
-    if 'output' not in off: yield from (output(o, pics) for o in cell.outputs)
+    if 'output' not in off: yield from (output(o, alt, pics) for o,alt in zip(cell.outputs, alts(cell, cell.directives_)))
 
 @call_parse
 def main(check:bool=False): # Change nothing, and fail if something would change?
