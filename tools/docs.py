@@ -1,7 +1,7 @@
 """Builds the docs site in a copy of the project and checks it: every notebook is in the sidebar and has a page with content, every
 exported name has its entry, every link leads somewhere. The publisher is Quarto (`nbdev-docs`), a large program; here PyPI's
 smalldocs renders what nbdev hands to Quarto. `--out _docs` keeps the site."""
-import os,re,sys,warnings
+import ast,os,re,sys,warnings
 from shutil import copytree,rmtree
 from fastcore.nbio import read_nb
 from fastcore.script import call_parse
@@ -37,6 +37,26 @@ def unseen(name, nb):
             if any(k.startswith('image/') for k in o.get('data', {})) and len(alt.split()) < 5:
                 yield f'{name}, cell {c.id}: a figure without alt text; `#| fig-alt: "..."` says what is seen'
 
+def stands_for(nb, mod, d):
+    "What names mean in the notebook `nb`, which exports `mod`: (module, name) of what it exports and imports, (module, '') of a module"
+    known = {o: (mod, o) for o in exported(mod, d)} if mod else {}
+    for o in (o for c in nb.cells for tree in c.parsed_() or () for o in ast.walk(tree)):
+        if isinstance(o, ast.Import): known |= {a.asname: (a.name, '') for a in o.names if a.asname and a.name.startswith('snnkit.')}
+        if not isinstance(o, ast.ImportFrom) or not (o.module or '').startswith('snnkit'): continue
+        names = exported(o.module, d) if o.names[0].name == '*' else ()
+        known |= {n: (o.module, n) for n in names} | {a.asname or a.name: (f'snnkit.{a.name}', '') if o.module == 'snnkit' else (o.module, a.name) for a in o.names}
+    return known
+
+def examples(nb, d):
+    "Which exported names, as (module, name), the code that a reader sees in the notebook `nb` uses"
+    mod = next((f"snnkit.{c.directives['default_exp']}" for c in nb.cells if 'default_exp' in c.directives), None)
+    known = stands_for(nb, mod, d)
+    for c in nb.cells:
+        if c.directives.keys() & {'hide', 'export', 'exports', 'exporti'} or 'false' in map(c.directives.get, ('echo', 'include')): continue
+        for o in (o for tree in c.parsed_() or () for o in ast.walk(tree)):
+            if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Load): yield known.get(o.id)
+            if isinstance(o, ast.Attribute) and isinstance(o.value, ast.Name): yield known.get(o.value.id, ('', ''))[0],o.attr
+
 def problems(site, d):
     "What is wrong with the docs `site` of the project at `d`"
     yield from (f'{src}: broken link {href}' for src,href in site.broken)
@@ -49,12 +69,15 @@ def problems(site, d):
     for p,text in pages.items():
         for to,anchor in re.findall(r'<a [^>]*href="([^":#]*)#([^"]+)"', text):
             if anchor not in ids.get((p.parent/to).resolve() if to else p, anchor): yield f'{p.name}: broken link {to}#{anchor}'
+    used = {o for nb in notebooks(d) for o in examples(read_nb(nb), d)}
     from snnkit._modidx import d as index
     for mod,names in index['syms'].items():
         for name,(link,_) in names.items():
             to,anchor = link.split('#')
-            public = name.removeprefix(mod+'.') in exported(mod, d) # not internal, nor within a class
-            if public and anchor not in ids.get(site.out.resolve()/to, ()): yield f'{to}: no entry for {name}'
+            short = name.removeprefix(mod+'.')
+            if short not in exported(mod, d): continue # internal, or within a class
+            if anchor not in ids.get(site.out.resolve()/to, ()): yield f'{to}: no entry for {name}'
+            if (mod, short) not in used: yield f'{to}: no example of {name}: no code that a reader sees uses it'
 
 @call_parse
 def main(out:str=''): # Folder to write the site to
