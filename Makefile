@@ -30,7 +30,7 @@ test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks,
 	$(py) tools/docs.py
 	OMP_NUM_THREADS=1 $(bin)/pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
-prepare: .venv/test.stamp ## After editing notebooks: export the modules, clean the notebooks, make the README
+prepare: .venv/test.stamp ## After editing notebooks: export the modules, clean the notebooks, make the README and the badges
 	$(bin)/nbdev-export
 	$(bin)/nbdev-clean
 	$(py) tools/readme.py
@@ -38,7 +38,7 @@ prepare: .venv/test.stamp ## After editing notebooks: export the modules, clean 
 outputs: .venv/test.stamp ## Run the notebooks and store what they show; NAMES=01_neuron.ipynb for only some
 	$(py) tools/notebooks.py --save $(NAMES)
 
-readme: .venv/test.stamp ## Make README.md, and the table in it, from nbs/index.ipynb
+readme: .venv/test.stamp ## Make README.md, and the table in it, from nbs/index.ipynb; give every notebook its badge
 	$(py) tools/readme.py
 
 docs: .venv/test.stamp ## Build the docs site for reading here: _docs/index.html

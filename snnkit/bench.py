@@ -269,7 +269,7 @@ def write_task(
 
 # %% ../nbs/13_bench.ipynb #d087f770
 class Worker:
-    "A process that runs `work`."
+    "A process that has one library to itself, and does as it is asked."
     def __init__(self,
         library:str, # 'snnkit' or one of `peers`
         file:Path,   # the task

@@ -33,6 +33,11 @@ def notebooks(d):
     nbs = [p for p in nbs if not any(o[0] in '_.' for o in p.parts)]
     return [d/'nbs'/p for p in sorted(nbs, key=lambda p: (p.name!='index.ipynb', len(p.parts), p))]
 
+def badge(nb, cfg):
+    "The badge that opens the notebook `nb`, a path within nbs/, in Colab; nbdev's configuration `cfg` knows the repository"
+    colab = f'https://colab.research.google.com/github/{cfg.user}/{cfg.repo}/blob/{cfg.branch}/nbs/{nb}'
+    return f'[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})'
+
 def alts(cell, directives):
     "The alt text of each output of `cell`, as Quarto gives them out: `fig-alt` is one for all, or a list with one for each"
     alt,n = yaml.safe_load(directives.get('fig-alt', '')) or '',len(cell.get('outputs', []))
