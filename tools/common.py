@@ -1,6 +1,7 @@
 "What the tools share: the project's folder, a copy of it to work in, and its notebooks."
 import ast,os,subprocess,sys
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from shutil import copytree,ignore_patterns
 from tempfile import TemporaryDirectory
@@ -43,6 +44,7 @@ def alts(cell, directives):
     alt,n = yaml.safe_load(directives.get('fig-alt', '')) or '',len(cell.get('outputs', []))
     return (alt + n*[''])[:n] if isinstance(alt, list) else n*[alt]
 
+@cache
 def exported(mod, d=root):
     "The names that the module `mod` of the project at `d` exports, found without importing it"
     body = ast.parse((d/mod.replace('.', '/')).with_suffix('.py').read_text(encoding='utf-8')).body
