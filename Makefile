@@ -6,6 +6,7 @@ NAMES ?=
 ARGS ?=
 bin := .venv/bin
 py := $(bin)/python
+pytest = OMP_NUM_THREADS=1 $(bin)/pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 facts := pyproject.toml settings.ini setup.py
 
 # $(call apt,PACKAGE): install it as root, or through a sudo that asks for no password; else say what to type
@@ -16,7 +17,7 @@ else echo 'Missing: $(1). Please run:  sudo apt-get install $(1)' >&2; exit 1; f
 $$as apt-get update -qq && $$as DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1)
 endef
 
-.PHONY: help run play test chromium prepare outputs readme docs clean
+.PHONY: help run play test units chromium prepare outputs readme docs clean
 help: ## List these commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
@@ -31,9 +32,12 @@ test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks,
 	$(py) tools/notebooks.py
 	$(py) tools/readme.py --check
 	$(py) tools/docs.py
-	OMP_NUM_THREADS=1 $(bin)/pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+	$(pytest)
 
-prepare: .venv/test.stamp ## After editing notebooks: export the modules, clean the notebooks, make the README
+units: .venv/test.stamp chromium ## The tests alone, which also run where the docs cannot be rendered (Python 3.10)
+	$(pytest)
+
+prepare: .venv/test.stamp ## After editing notebooks: export the modules, clean the notebooks, make the README and the badges
 	$(bin)/nbdev-export
 	$(bin)/nbdev-clean
 	$(py) tools/readme.py
@@ -41,7 +45,7 @@ prepare: .venv/test.stamp ## After editing notebooks: export the modules, clean 
 outputs: .venv/test.stamp ## Run the notebooks and store what they show; NAMES=01_neuron.ipynb for only some
 	$(py) tools/notebooks.py --save $(NAMES)
 
-readme: .venv/test.stamp ## Make README.md, and the table in it, from nbs/index.ipynb
+readme: .venv/test.stamp ## Make README.md, and the table in it, from nbs/index.ipynb; give every notebook its badge
 	$(py) tools/readme.py
 
 docs: .venv/test.stamp ## Build the docs site for reading here: _docs/index.html

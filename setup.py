@@ -13,4 +13,5 @@ setup(
     install_requires=lines('requirements'),
     extras_require={k.removesuffix('_requirements'): lines(k) for k in cfg if k.endswith('_requirements')},
     classifiers=[f"Development Status :: {cfg['status']} - {stages[cfg['status']]}",
-                 f"Intended Audience :: {cfg['audience']}", 'Programming Language :: Python :: 3'])
+                 f"Intended Audience :: {cfg['audience']}",
+                 *(f'Programming Language :: Python :: {o}' for o in ('3', *cfg['pythons'].split()))])

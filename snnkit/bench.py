@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['peers', 'passes', 'grid_shapes', 'Peer', 'SpikingJelly', 'SnnTorch', 'Norse', 'chosen', 'translate', 'facts',
-           'check_same', 'rate_table', 'stepper', 'memory', 'forget_peak', 'tiny_step', 'work', 'write_task', 'Worker',
-           'race', 'check_all', 'workload', 'bench_table', 'as_text', 'plot_bench', 'compare', 'bench', 'write_report',
-           'report_bench', 'set_rates', 'lenet_at', 'medians', 'line', 'sweep_table', 'plot_sweep', 'report_sweep',
-           'layer_step', 'grid_table', 'plot_grid', 'report_grid']
+           'check_same', 'rate_table', 'stepper', 'write_task', 'Worker', 'race', 'check_all', 'workload',
+           'bench_table', 'plot_bench', 'bench', 'set_rates', 'lenet_at', 'medians', 'line', 'sweep_table',
+           'plot_sweep', 'layer_step', 'grid_table', 'plot_grid']
 
 # %% ../nbs/13_bench.ipynb #c9bbae60
 import copy, json, math, os, statistics, sys, tempfile, time, warnings
@@ -270,7 +269,7 @@ def write_task(
 
 # %% ../nbs/13_bench.ipynb #d087f770
 class Worker:
-    "A process that runs `work`."
+    "A process that has one library to itself, and does as it is asked."
     def __init__(self,
         library:str, # 'snnkit' or one of `peers`
         file:Path,   # the task
@@ -356,6 +355,7 @@ def bench_table(
             rows.append(row)
     return pd.DataFrame(rows).set_index(['step', 'library'])
 
+# %% ../nbs/13_bench.ipynb #4136979f
 def as_text(
     table:pd.DataFrame # what `bench_table` gives
 )->str:                # for a terminal
@@ -531,6 +531,7 @@ def plot_sweep(
         ax.locator_params('x', nbins=5); ax.legend(frameon=False)
     return fig
 
+# %% ../nbs/13_bench.ipynb #f8e93c1a
 def report_sweep(
     out:Path, # folder to write to
     kw:dict   # the command's options
@@ -606,6 +607,7 @@ def plot_grid(
     axs[0, 0].legend(frameon=False)
     return fig
 
+# %% ../nbs/13_bench.ipynb #b7bf55e0
 def report_grid(
     out:Path, # folder to write to
     kw:dict   # the command's options

@@ -39,7 +39,7 @@ class Images(Dataset):
              'Give one label an image.')
         self.x,self.y,self.signed = x,y,signed
     def __len__(self): return len(self.x)
-    def pixels(self, i): return self.x[i]
+    def pixels(self, i): "The bytes of image `i`, or of several."; return self.x[i]
     def __getitem__(self, i):
         x = self.pixels(i).float()
         return x/127.5-1 if self.signed else x/255, self.y[i]
@@ -87,8 +87,8 @@ class Shuffle(Sampler):
         need(0<=skip<=len(ds), f'`skip` is {skip}', f'it must be in 0..{len(ds)}', 'Give the number of images already seen in this epoch.')
         self.ds,self.seed,self.first = ds,seed,(epoch,skip)
         self.set_epoch(epoch)
-    def set_epoch(self, epoch): self.epoch = self.ds.epoch = epoch
-    def skipped(self): return self.first[1] if self.epoch==self.first[0] else 0
+    def set_epoch(self, epoch): "Begin `epoch`, and tell the images so."; self.epoch = self.ds.epoch = epoch
+    def skipped(self): "How many images this epoch leaves out."; return self.first[1] if self.epoch==self.first[0] else 0
     def __len__(self): return len(self.ds)-self.skipped()
     def __iter__(self):
         order = torch.randperm(len(self.ds), generator=seeded('order', self.seed, self.epoch))
@@ -114,12 +114,14 @@ class Augmented(Images):
         o = self.one(0)
         need(o.dtype==torch.uint8 and o.shape==ds.x[0].shape, f'`augment` makes {o.dtype} of shape {list(o.shape)}',
              f'it must keep uint8 and {list(ds.x[0].shape)}', 'Leave scaling to the data set and crop to the same size.')
-    def key(self, i): return mix_seed('augment', self.seed, self.epoch, i)
+    def key(self, i): "The seed of what image `i` draws in this epoch."; return mix_seed('augment', self.seed, self.epoch, i)
     def one(self, i):
+        "The bytes of image `i`, changed on its own."
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.key(i))
             return self.augment(self.x[i])
     def pixels(self, i):
+        "The bytes of image `i`, or of several, changed."
         i = torch.arange(len(self))[i].tolist()
         if not isinstance(i, list): return self.one(i)
         if not isinstance(self.augment, Batched): return torch.stack([self.one(o) for o in i])
@@ -227,11 +229,11 @@ class Data:
     dropped:dict     # images left out because the same picture is in 'test' or in 'valid'
     def __post_init__(self): self.split_hash = name_split(self.train, self.valid, self.test)
     @property
-    def num_classes(self): return len(self.classes)
+    def num_classes(self): "How many classes there are."; return len(self.classes)
     @property
-    def in_channels(self): return self.test.x.shape[1]
+    def in_channels(self): "How many channels an image has."; return self.test.x.shape[1]
     @property
-    def image_size(self): return tuple(self.test.x.shape[2:])
+    def image_size(self): "Height and width of an image."; return tuple(self.test.x.shape[2:])
     def __repr__(self):
         n,size = [f'{len(o):,}' for o in (self.train, self.valid, self.test)], ' x '.join(map(str, self.test.x.shape[1:]))
         return (f'{self.name} [{self.split_hash}]: {n[0]} train, {n[1]} valid, {n[2]} test images of {size} in {self.num_classes} classes; '

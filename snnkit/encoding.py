@@ -163,7 +163,7 @@ class Encoder(nn.Module):
         super().__init__(); check_steps(num_steps)
         self.num_steps = num_steps
     def extra_repr(self): return f'num_steps={self.num_steps}'
-    def counterpart(self): return nn.Identity()
+    def counterpart(self): "What takes its place in a conventional network."; return nn.Identity()
 
 class Direct(Encoder):
     "`direct` as a module."

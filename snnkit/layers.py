@@ -125,7 +125,7 @@ class LIF(nn.Module):
         return engine.neuron(x, self.leak, self.threshold, self.reset, self.refractory, self.grad)
     def extra_repr(self):
         return f'leak={self.leak}, threshold={self.threshold}, reset={self.reset!r}, refractory={self.refractory}, grad={self.grad!r}'
-    def counterpart(self): return nn.ReLU()
+    def counterpart(self): "What takes its place in a conventional network."; return nn.ReLU()
 
 # %% ../nbs/04_layers.ipynb #4b1f971b
 class IF(LIF):
@@ -149,7 +149,7 @@ class Integrator(nn.Module):
         need(x.ndim==3, f'`x` of Integrator has shape {tuple(x.shape)}', 'it must be [T, B, K], time first', 'Put a `Linear` before it.')
         return integrate(dense(x), self.leak)
     def extra_repr(self): return f'leak={self.leak}'
-    def counterpart(self): return nn.Identity()
+    def counterpart(self): "What takes its place in a conventional network."; return nn.Identity()
 
 # %% ../nbs/04_layers.ipynb #0a8fecd0
 @contextmanager

@@ -6,7 +6,7 @@
 __all__ = ['squared_error', 'set_seed', 'undisturbed', 'Evaluation', 'new_accelerator', 'evaluate', 'write_tensors',
            'read_tensors', 'save_weights', 'load_weights', 'Run', 'describe', 'save_checkpoint', 'read_checkpoint',
            'load_optimizer', 'interruptible', 'plot_history', 'show_where', 'epoch_line', 'Progress', 'warn_of_rates',
-           'cosine', 'train_epoch', 'end_epoch', 'train', 'open_run', 'check_settings', 'fit']
+           'cosine', 'train_epoch', 'end_epoch', 'check_settings', 'fit']
 
 # %% ../nbs/07_training.ipynb #6b540da0
 import io, json, math, os, re, signal, sys, time, threading, warnings

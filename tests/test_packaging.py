@@ -41,12 +41,14 @@ def test_requirements(meta, settings, extra):
     marker = lambda o: f'{o.marker} and {ours}' if extra and o.marker else ours if extra else str(o.marker)
     assert {(o.name, o.specifier, str(o.marker)) for o in have} == {(o.name, o.specifier, marker(o)) for o in want}
 
-def test_facts(meta):
+def test_facts(meta, settings):
     assert meta['Requires-Python'] == '>=3.10' and meta['License-Expression'] == 'Apache-2.0' and meta['Summary']
     assert set(meta.get_all('Provides-Extra')) == {'lab', 'dev', 'peers'}
     assert any(o.startswith('Repository, https://') for o in meta.get_all('Project-URL'))
     assert any(o.startswith('Development Status') for o in meta.get_all('Classifier'))
     assert any(o.startswith('Intended Audience') for o in meta.get_all('Classifier'))
+    pythons = [o.split(' :: ')[-1] for o in meta.get_all('Classifier') if o.startswith('Programming Language :: Python')]
+    assert pythons == ['3', *settings['pythons'].split()] and len(pythons)>1
     assert meta.get_payload().strip() == (root/'README.md').read_text(encoding='utf-8').strip()
 
 def test_commands(wheel):

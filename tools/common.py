@@ -1,9 +1,11 @@
 "What the tools share: the project's folder, a copy of it to work in, and its notebooks."
 import ast,os,subprocess,sys
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from shutil import copytree,ignore_patterns
 from tempfile import TemporaryDirectory
+import yaml
 
 root = Path(__file__).resolve().parent.parent
 bin_ = Path(sys.executable).parent  # where the environment's commands are
@@ -32,6 +34,17 @@ def notebooks(d):
     nbs = [p for p in nbs if not any(o[0] in '_.' for o in p.parts)]
     return [d/'nbs'/p for p in sorted(nbs, key=lambda p: (p.name!='index.ipynb', len(p.parts), p))]
 
+def badge(nb, cfg):
+    "The badge that opens the notebook `nb`, a path within nbs/, in Colab; nbdev's configuration `cfg` knows the repository"
+    colab = f'https://colab.research.google.com/github/{cfg.user}/{cfg.repo}/blob/{cfg.branch}/nbs/{nb}'
+    return f'[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})'
+
+def alts(cell, directives):
+    "The alt text of each output of `cell`, as Quarto gives them out: `fig-alt` is one for all, or a list with one for each"
+    alt,n = yaml.safe_load(directives.get('fig-alt', '')) or '',len(cell.get('outputs', []))
+    return (alt + n*[''])[:n] if isinstance(alt, list) else n*[alt]
+
+@cache
 def exported(mod, d=root):
     "The names that the module `mod` of the project at `d` exports, found without importing it"
     body = ast.parse((d/mod.replace('.', '/')).with_suffix('.py').read_text(encoding='utf-8')).body

@@ -1,15 +1,18 @@
-"""Builds the docs site in a copy of the project and checks it: every notebook is in the sidebar and has a page with content, every
-exported name has its entry, every link leads somewhere. The publisher is Quarto (`nbdev-docs`), a large program; here PyPI's
-smalldocs renders what nbdev hands to Quarto. `--out _docs` keeps the site."""
-import os,re,sys,warnings
+"""Builds the docs site in a copy of the project and checks it: every notebook is in the sidebar and has a page with content and a
+badge that opens it in Colab, every figure has alt text, every link leads somewhere; every exported function and class has its
+entry, and an example: code that a reader sees on some page uses it. The publisher is Quarto (`nbdev-docs`), a large program; here
+PyPI's smalldocs renders what nbdev hands to Quarto. `--out _docs` keeps the site."""
+import ast,inspect,os,re,sys,warnings
+from importlib import import_module
 from shutil import copytree,rmtree
+from fastcore.nbio import read_nb
 from fastcore.script import call_parse
 from fastcore.xtras import working_directory
 from nbdev.config import get_config,nbpath2html
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 from smalldocs.site import build
-from common import exported,notebooks,project_copy,report
+from common import alts,badge,exported,notebooks,project_copy,report
 
 # A link to a notebook, in markdown or in the sidebar, up to the number in the notebook's name
 numbered = re.compile(r'((?:\]\((?!\w+:)|- )(?:[^)\s/]*/)*)\d+[a-zA-Z0-9]*_(?=[^)\s/]*\.ipynb)')
@@ -28,23 +31,76 @@ def process(d):
         if p.suffix == '.ipynb': p.rename(p.with_name(nbpath2html(p).stem + '.ipynb'))
     return proc,[str(o.message) for o in found if re.search(r'\W(nbdev|fastcore)\W', o.filename)]
 
+def unseen(name, nb):
+    "The figures of the page `name` that its processed notebook `nb`, which Quarto reads, shows without saying what is to be seen"
+    for c in nb.cells:
+        if c.cell_type == 'markdown' and re.search(r'!\[\s*\]\(', c.source): yield f'{name}, cell {c.id}: a picture without alt text'
+        for o,alt in zip(c.get('outputs', []), alts(c, c.directives)):
+            if any(k.startswith('image/') for k in o.get('data', {})) and len(alt.split()) < 5:
+                yield f'{name}, cell {c.id}: a figure without alt text; `#| fig-alt: "..."` says what is seen'
+
+def wrong_badge(path, nb, cfg):
+    "What is wrong with the badge of the notebook `nb`, at `path` within nbs/; it stands below the title's cell, of which nbdev makes front matter"
+    below = '\n'.join([c.source for c in nb.cells if c.cell_type == 'markdown'][1:2])
+    links = re.findall(r'https://colab\.research\.google\.com/github/[^\s)]+', below)
+    if badge(path, cfg) not in below: yield f"{path}: {f'its badge opens {links[0]}' if links else 'no badge below its title opens it'} in Colab; `make readme` mends that"
+
+def undocumented(mod, name, d):
+    "Is `name` a method of a class that `mod` exports, and without a docstring, its own or a parent's? (The tests see to functions and classes.)"
+    kind,_,method = name.partition('.')
+    if kind not in exported(mod, d) or not method or method[0] == '_' or method in ('forward', 'extra_repr'): return False # torch's own interface
+    return not inspect.getdoc(getattr(getattr(import_module(mod), kind), method))
+
+def nodes(cell): return (o for tree in cell.parsed_() or () for o in ast.walk(tree))
+
+def stands_for(nb, mod, d):
+    "What names mean in the notebook `nb`, which exports `mod`: (module, name) of what it exports and imports, (module, '') of a module"
+    known = {o: (mod, o) for o in exported(mod, d)} if mod else {}
+    for o in (o for c in nb.cells for o in nodes(c)):
+        if isinstance(o, ast.Import): known |= {a.asname: (a.name, '') for a in o.names if a.asname and a.name.startswith('snnkit.')}
+        if not isinstance(o, ast.ImportFrom) or not (o.module or '').startswith('snnkit'): continue
+        for a in o.names:
+            if a.name == '*': known |= {n: (o.module, n) for n in exported(o.module, d)}
+            else: known[a.asname or a.name] = (f'snnkit.{a.name}', '') if o.module == 'snnkit' else (o.module, a.name)
+    return known
+
+def examples(nb, d):
+    "Which exported names, as (module, name), the code that a reader sees in the notebook `nb` uses"
+    mod = next((f"snnkit.{c.directives['default_exp']}" for c in nb.cells if 'default_exp' in c.directives), None)
+    known = stands_for(nb, mod, d)
+    for c in nb.cells:
+        if c.directives.keys() & {'hide', 'export', 'exports', 'exporti'} or 'false' in map(c.directives.get, ('echo', 'include')): continue
+        for o in nodes(c):
+            if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Load): yield known.get(o.id)
+            if isinstance(o, ast.Attribute) and isinstance(o.value, ast.Name):
+                where,name = known.get(o.value.id, ('', o.attr))
+                if not name: yield where,o.attr
+
+def entries(site, d, ids):
+    "What the docs `site` of the project at `d` lacks for its functions and classes; `ids` are the anchors of its pages"
+    used = {o for nb in notebooks(d) for o in examples(read_nb(nb), d)}
+    from snnkit._modidx import d as index
+    for mod,name,link in ((mod, name.removeprefix(mod+'.'), link) for mod,names in index['syms'].items() for name,(link,_) in names.items()):
+        to,anchor = link.split('#')
+        if undocumented(mod, name, d): yield f'{to}: {name} has no docstring'
+        if name not in exported(mod, d): continue # internal, or within a class
+        if anchor not in ids.get(site.out.resolve()/to, ()): yield f'{to}: no entry for {name}'
+        if (mod, name) not in used: yield f'{to}: no example of {name}: no code that a reader sees uses it'
+
 def problems(site, d):
     "What is wrong with the docs `site` of the project at `d`"
     yield from (f'{src}: broken link {href}' for src,href in site.broken)
     yield from (f'{p.src}: no content' for p in site.pages.values() if len(re.sub('<[^>]+>', '', p.html).split()) < 20)
-    nbs,sidebar = [o.relative_to(d/'nbs').as_posix() for o in notebooks(d)],(d/'nbs/_quarto.yml').read_text()
+    nbs,sidebar = {o.relative_to(d/'nbs').as_posix(): read_nb(o) for o in notebooks(d)},(d/'nbs/_quarto.yml').read_text()
     yield from (f'{o}: not in the sidebar in nbs/_quarto.yml' for o in nbs if f'- {o}\n' not in sidebar)
+    for path,nb in nbs.items(): yield from wrong_badge(path, nb, get_config(d))
+    for p in sorted(site.root.rglob('*.ipynb')): yield from unseen(p.stem, read_nb(p))
     pages = {p.resolve(): p.read_text(encoding='utf-8') for p in site.out.rglob('*.html')}
     ids = {p: set(re.findall(r' id="([^"]+)"', text)) for p,text in pages.items()}
     for p,text in pages.items():
         for to,anchor in re.findall(r'<a [^>]*href="([^":#]*)#([^"]+)"', text):
             if anchor not in ids.get((p.parent/to).resolve() if to else p, anchor): yield f'{p.name}: broken link {to}#{anchor}'
-    from snnkit._modidx import d as index
-    for mod,names in index['syms'].items():
-        for name,(link,_) in names.items():
-            to,anchor = link.split('#')
-            public = name.removeprefix(mod+'.') in exported(mod, d) # not internal, nor within a class
-            if public and anchor not in ids.get(site.out.resolve()/to, ()): yield f'{to}: no entry for {name}'
+    yield from entries(site, d, ids)
 
 @call_parse
 def main(out:str=''): # Folder to write the site to
@@ -53,4 +109,4 @@ def main(out:str=''): # Folder to write the site to
         site = build(proc, quiet=True)
         if out: rmtree(out, ignore_errors=True), copytree(site.out, out)
         report(warned + list(problems(site, d)), 'The docs are made from nbs/*.ipynb and nbs/_quarto.yml.')
-    print(f'docs: {len(site.pages)} pages, no broken link')
+    print(f'docs: {len(site.pages)} pages, no broken link, alt text for every figure, an example for every name')

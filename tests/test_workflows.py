@@ -1,0 +1,61 @@
+"GitHub's workflows: well formed, on the Pythons that the project supports, with no more rights than they need."
+import re,shutil
+from configparser import ConfigParser
+import pytest,yaml
+from nbdev.config import get_config
+from packaging.specifiers import SpecifierSet
+from common import bin_,root
+
+class Strict(yaml.SafeLoader):
+    "A loader that refuses a key given twice, as GitHub does"
+    def construct_mapping(self, node, deep=False):
+        keys = [k.value for k,_ in node.value]
+        assert len(keys) == len(set(keys)), f'a key stands twice: {keys}'
+        return super().construct_mapping(node, deep)
+
+flows = {p.name: yaml.load(p.read_text(encoding='utf-8'), Strict) for p in sorted((root/'.github/workflows').glob('*.y*ml'))}
+jobs = [pytest.param(f, f['jobs'][n], id=f'{name} {n}') for name,f in flows.items() for n in f['jobs']]
+cfg = get_config(root)
+
+def pythons():
+    "The versions that settings.ini names"
+    ini = ConfigParser()
+    ini.read(root/'settings.ini', encoding='utf-8')
+    return ini['DEFAULT']['pythons'].split()
+
+def test_there_are_two(): assert set(flows) == {'test.yml', 'deploy.yml'}
+
+def test_pythons_are_those_supported():
+    supported = SpecifierSet(re.search(r'^requires-python = "(.+)"$', (root/'pyproject.toml').read_text(), re.M)[1])
+    assert flows['test.yml']['jobs']['test']['strategy']['matrix']['python'] == pythons()
+    minor = [int(o.removeprefix('3.')) for o in pythons()]
+    assert minor == list(range(minor[0], minor[-1]+1)), 'without gaps'
+    assert all(o in supported for o in pythons()) and f'3.{minor[0]-1}' not in supported
+
+def test_site_is_made_with_a_supported_python():
+    used = [s['with']['python-version'] for s in flows['deploy.yml']['jobs']['build']['steps'] if 'setup-python' in s.get('uses', '')]
+    assert len(used) == 1 and used[0] in pythons()
+
+@pytest.mark.parametrize('flow, job', jobs)
+def test_job_is_bounded(flow, job):
+    assert job['timeout-minutes'] <= 90 and job['runs-on'] == 'ubuntu-latest'
+    assert flow['permissions'] == {'contents': 'read'} and 'group' in flow['concurrency']
+    assert job.get('permissions', {}) == ({'pages': 'write', 'id-token': 'write'} if any('deploy-pages' in s.get('uses', '') for s in job['steps']) else {})
+
+@pytest.mark.parametrize('flow, job', jobs)
+def test_steps(flow, job):
+    for s in job['steps']:
+        assert ('uses' in s) != ('run' in s)
+        if 'uses' in s: assert re.fullmatch(r'(actions|quarto-dev)/[\w-]+(/[\w-]+)?@v\d+', s['uses'])
+
+def test_commands_exist():
+    targets = set(re.findall(r'^([a-z]+):', (root/'Makefile').read_text(), re.M))
+    runs = [s['run'] for f in flows.values() for j in f['jobs'].values() for s in j['steps'] if 'run' in s]
+    made = {t for o in runs if o.startswith('make ') for t in re.findall(r"make (\w+)|'([a-z]+)'", o) for t in t if t}
+    assert made == {'chromium', 'test', 'units'} <= targets
+    assert 'nbdev-docs' in runs and shutil.which('nbdev-docs', path=bin_)
+
+def test_site_is_what_nbdev_makes():
+    steps = flows['deploy.yml']['jobs']['build']['steps']
+    assert [s['with']['path'] for s in steps if 'upload-pages-artifact' in s.get('uses', '')] == [cfg.doc_path.name]
+    for f in flows.values(): assert f[True]['push']['branches'] == [cfg.branch] # YAML takes `on` for true
