@@ -76,6 +76,10 @@ class Explorer(W.VBox):
         self.add_class(type(self).__name__)
         self.set(**values)
 
+    def look(self, **values): "What there is to see at these `values` of the controls."; raise NotImplementedError
+    def paint(self, seen, fig): "Draw what was `seen` on `fig`."; raise NotImplementedError
+    def tell(self, seen): "What was `seen` in words and numbers, by name."; raise NotImplementedError
+
     def draw(self, change=None):
         "Look, paint and tell anew."
         if self.held: return
@@ -182,7 +186,9 @@ class Pad(W.VBox):
         self.add_class('snnkit-pad')
 
     @property
-    def image(self): return grey_levels(self.field.value)
+    def image(self):
+        "What was drawn, see `grey_levels`."
+        return grey_levels(self.field.value)
 
 # %% ../nbs/11_explorers.ipynb #947c2d5b
 def grey_levels(
