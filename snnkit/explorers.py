@@ -144,7 +144,7 @@ class NeuronExplorer(Explorer):
     def __init__(self,
         **values # of the controls at first: drive, amplitude (µA), on (ms), resistance (kΩ), capacitance (µF), threshold (mV), refractory (ms), dt (ms)
     ):
-        on = W.FloatRangeSlider(value=(20., 60.), min=0, max=100, step=1, description='step on (ms)', style=dict(description_width='initial'), layout=dict(width='310px'))
+        on = W.FloatRangeSlider(value=(20., 60.), min=0, max=100, step=1, readout_format='.0f', description='step on (ms)', style=dict(description_width='initial'), layout=dict(width='310px'))
         super().__init__(dict(drive=menu('drive', drives), amplitude=slider('amplitude (µA)', 2., -10., 10., .1), on=on, resistance=slider('R (kΩ)', 2., .5, 10., .1),
             capacitance=slider('C (µF)', 5., .5, 20., .1), threshold=slider('threshold (mV)', 1., .1, 5., .1), refractory=slider('refractory period (ms)', 5., 0., 20., .5), dt=slider('dt (ms)', .25, .1, 2., .05)), **values)
     def look(self, drive, amplitude, on, dt, **neuron): return drive_neuron(drives[drive](time_grid(100., dt), amplitude, on), dt, **neuron)
