@@ -157,7 +157,7 @@ def experiment(
     epochs:int=4,         # passes through the training images
     seeds:str='42,43,44', # of the runs
     jobs:int=None,        # runs at once; as many as processors if not given
-    store:str=None,       # folder of the records; SNNKIT_RESULTS, or `results` above, if not given
+    store:str=None,       # folder of the records; if not given, SNNKIT_RESULTS or `results` above, and what comes with the kit
     fresh:bool=False      # Train even where there is a record
 ):
     "Do the runs of a study that the store lacks, and print what all of them found."

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,11 @@ def results_home()->Path: # a folder
     return next((p for p in near if any(p.glob('*.jsonl'))), cache_home()/'results')
 
 # %% ../nbs/09_experiments.ipynb #d3aa10c1
+def shipped()->list: # of folders, one at most
+    "The records that come with the package: `results` in it, or in a clone beside it."
+    home = Path(find_spec('snnkit').origin).parent
+    return [p for p in (home/'results', home.parent/'results') if any(p.glob('*.jsonl'))][:1]
+
 def set_aside(
     file:Path # of records
 ):
@@ -204,15 +210,17 @@ def set_aside(
 
 # %% ../nbs/09_experiments.ipynb #2b6c0d97
 class Store:
-    "Records of runs, in the files of a folder."
+    "Records of runs, in the files of a folder; if none is named, also those that come with the package."
     def __init__(self,
         folder=None # see `results_home`
-    ): self.folder = Path(folder or results_home())
+    ):
+        self.folder = Path(folder or results_home())
+        self.folders = dict.fromkeys([self.folder] if folder else [*shipped(), self.folder])
 
     def read(self)->dict: # key: record; of equal keys the last
         "All records; warns of lines that are none."
         records = {}
-        for file in sorted(self.folder.glob('*.jsonl')):
+        for file in (o for d in self.folders for o in sorted(d.glob('*.jsonl'))):
             for n,line in enumerate(file.read_bytes().splitlines(), 1):
                 try: r = json.loads(line); records[key(Config(**r['config']))] = r
                 except (ValueError, TypeError, KeyError) as e: warnings.warn(f'{file}, line {n} is no record ({str(e)[:80]}); it is left out, all others are kept.', stacklevel=2)

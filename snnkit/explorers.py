@@ -107,9 +107,12 @@ class Explorer(W.VBox):
 
     def __repr__(self): return '\n'.join(f'{k}: {v}' for k,v in self.numbers.items())
 
+    _ipython_display_ = None # ipywidgets 7 has it, and would be asked by it for nothing else
+
     def _repr_mimebundle_(self, **kwargs):
-        if os.environ.get('IN_TEST'): return {'image/png': base64.b64encode(self.picture.value).decode(), 'text/plain': repr(self)} # a page has no kernel
-        return super()._repr_mimebundle_(**kwargs)
+        live = {'application/vnd.jupyter.widget-view+json': dict(version_major=2, version_minor=0, model_id=self.model_id)}
+        still = {'image/png': base64.b64encode(self.picture.value).decode()} # a page has no kernel
+        return {'text/plain': repr(self)} | (still if os.environ.get('IN_TEST') else live)
 
 # %% ../nbs/11_explorers.ipynb #a58d3e6b
 def sample_digits(

@@ -141,6 +141,17 @@ def test_twins_have_the_same_weights_at_first():
 
 # The records that come with the project
 
+def test_records_of_the_project_are_found_from_anywhere(monkeypatch, tmp_path):
+    "A store that is told no folder has them; what is added goes into its own folder, and counts there."
+    monkeypatch.delenv('SNNKIT_RESULTS', raising=False)
+    ours,s = Store(root/'results').read(),Store()
+    assert ours and s.read()==ours and Store(s.folder).read()=={} and s.folder==tmp_path/'cache'/'snnkit'/'results'
+    k,r = next(iter(ours.items())); new = r | dict(seconds=-1)
+    assert run(E.config_of(r))==r; s.add(new)
+    assert run(E.config_of(r))==new and s.read()==ours | {k: new} and Store(s.folder).read()=={k: new} and Store(root/'results').read()==ours
+
+def test_a_named_store_has_nothing_else(tmp_path): assert Store(tmp_path).read()=={} and Store(str(tmp_path)).read()=={}
+
 @pytest.mark.skipif(not any((root/'results').glob('*.jsonl')), reason='no records yet')
 def test_a_cheap_record_can_be_repeated(tmp_path):
     "One of the records that half a minute repeats, chosen at random, run again: the same numbers on the same kind of processor and versions, near ones elsewhere."

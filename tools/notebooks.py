@@ -1,13 +1,16 @@
-"""Do the notebooks run, and do they show what they give? Runs all of them in a copy of the project and compares their outputs
-with the stored ones: the same words, nearly the same numbers (CPUs round differently), as many pictures. A cell that says
-`# numbers vary between CPUs`, because it trains, is held to its words and pictures. With `--save` the
-outputs are stored instead. Names choose notebooks: `tools/notebooks.py --save 01_neuron.ipynb`."""
+"""Do the notebooks run, and do they show what they give? Runs all of them as Colab does, each in an empty folder, and compares their
+outputs with the stored ones: the same words, nearly the same numbers (CPUs round differently), as many pictures. A cell that says
+`# numbers vary between CPUs`, because it trains, is held to its words and pictures. With `--save` the outputs are those of
+`nbdev-test` in a copy of the project, and are stored. Names choose notebooks: `tools/notebooks.py --save 01_neuron.ipynb`."""
 import re
+from concurrent.futures import ThreadPoolExecutor
 from math import isclose
 from shutil import copy
 from fastcore.nbio import read_nb
 from fastcore.script import call_parse
+from colab import colab,play
 from common import notebooks,project_copy,report,root,run
+from environment import wheel
 
 # One thread and one instruction set, so that a training run rounds as alike as can be on different x86 CPUs
 same = dict(OMP_NUM_THREADS='1', ATEN_CPU_CAPABILITY='avx2', ONEDNN_MAX_CPU_ISA='AVX2', MKL_CBWR='COMPATIBLE')
@@ -18,8 +21,10 @@ unwanted = {'a progress bar': r'\d ?(it/s|s/it)|\d%\|', 'a line drawn over anoth
 def shown(cell):
     "What a reader sees below `cell`: its text, and the number of pictures"
     outs = cell.get('outputs', [])
-    texts = [v for o in outs for k,v in o.get('data', {'text': o.get('text', '')}).items() if k.startswith('text')]
-    return '\n'.join(texts), sum('image/png' in o.get('data', {}) for o in outs)
+    data = [o.get('data', {'text': o.get('text', '')}) for o in outs]
+    texts = [(k, v) for o in data for k,v in o.items() if k.startswith('text') and not (k == 'text/plain' and 'text/html' in o)]
+    texts.sort(key=lambda o: (o[0], words(o[1]))) # kernels differ in what comes first, a figure or a result
+    return '\n'.join(o[1] for o in texts), sum('image/png' in o for o in data)
 
 def words(text):
     "`text` without its numbers, and without what follows from their width"
@@ -45,15 +50,27 @@ def problems(old, new):
         if pics != made: found.append(f'has {pics} pictures stored and draws {made}')
         yield from (f'cell {a.id}: {o}' for o in found + [differs(text, now, '# numbers vary between CPUs' in a.source)] if o)
 
+def save_outputs(d, nbs, names):
+    "Store in `nbs` what the same notebooks show in the copy of the project at `d`"
+    run(['nbdev-test', '--save', '--n-workers', '2', *(['--file-re', '|'.join(map(re.escape, names))] if names else [])], d, **same)
+    run(['nbdev-clean'], d)
+    for o in nbs: copy(d/o.relative_to(root), o)
+
+def fresh(d, nbs):
+    "Runs of `nbs` with the wheel made from the copy of the project at `d`, as in Colab; and the error that ended each, if one did"
+    specs,home = colab(d.parent/'colab', wheel(d)),d.parent/'home'
+    home.mkdir()
+    new = [read_nb(o) for o in nbs]
+    with ThreadPoolExecutor(2) as ex: return new,list(ex.map(lambda o: play(specs, home, o, **same), new))
+
 @call_parse
 def main(*names:str,       # Only these notebooks
          save:bool=False): # Store the outputs instead of comparing them?
-    only = ['--file-re', '|'.join(map(re.escape, names))] if names else []
+    nbs = [o for o in notebooks(root) if not names or o.name in names]
     with project_copy() as d:
-        run(['nbdev-test', '--save', '--n-workers', '2', *only], d, **same)
-        run(['nbdev-clean'], d)
-        nbs = [(root/o.relative_to(d), o) for o in notebooks(d) if not names or o.name in names]
-        if save: return [copy(new, old) for old,new in nbs] and print(f'notebooks: outputs of {len(nbs)} stored')
-        report([f'{old.name}, {p}' for old,new in nbs for p in problems(read_nb(old), read_nb(new))],
-               '`make outputs` runs the notebooks and stores what they show.')
-    print(f'notebooks: {len(nbs)} run, and show what they give')
+        if save: return save_outputs(d, nbs, names) or print(f'notebooks: outputs of {len(nbs)} stored')
+        new,errors = fresh(d, nbs)
+    report([f'{o.name}, {e}' for o,e in zip(nbs, errors) if e], 'In Colab, which has no package that only developers need, they would end there.')
+    report([f'{o.name}, {p}' for o,nb in zip(nbs, new) for p in problems(read_nb(o), nb)],
+           '`make outputs` runs the notebooks and stores what they show.')
+    print(f'notebooks: {len(nbs)} run as in Colab, and show what they give')
