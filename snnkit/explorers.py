@@ -107,7 +107,7 @@ class Explorer(W.VBox):
 
     def __repr__(self): return '\n'.join(f'{k}: {v}' for k,v in self.numbers.items())
 
-    _ipython_display_ = None # ipywidgets 7 has it, and would be asked by it for nothing else
+    _ipython_display_ = None # with it ipywidgets 7 would not ask for the bundle below
 
     def _repr_mimebundle_(self, **kwargs):
         live = {'application/vnd.jupyter.widget-view+json': dict(version_major=2, version_minor=0, model_id=self.model_id)}
@@ -264,7 +264,7 @@ class NetworkExplorer(Explorer):
 def redraw_times(
     explorers:list, # explorers
     repeat:int=1    # moves of each slider, back and forth
-)->pd.DataFrame:    # a row an explorer: moves, median and longest (ms)
+)->pd.DataFrame:    # a row an explorer: moves, median and longest, in ms
     "How long redrawing takes after a slider was moved."
     rows = {}
     for e in explorers:
@@ -273,4 +273,4 @@ def redraw_times(
             for v in (min(c.max, c.value+c.step), c.value):
                 start = time.perf_counter(); c.value = v; took.append(1000*(time.perf_counter()-start))
         rows[type(e).__name__] = dict(moves=len(took), median=pd.Series(took).median(), longest=max(took))
-    return pd.DataFrame.from_dict(rows, orient='index').round(0)
+    return pd.DataFrame.from_dict(rows, orient='index').round(0).rename(columns=dict(median='median (ms)', longest='longest (ms)'))

@@ -6,7 +6,7 @@ from fastcore.nbio import read_nb
 from common import root
 
 lessons = sorted((root/'nbs'/'walkthrough').glob('*.ipynb'))
-knobs = {r"datasets = .*": "datasets = ['digits']", r"changes = dict\(.*?\)": "changes = dict(part=200, epochs=1, num_steps=5)",
+knobs = {r"datasets = .*": "datasets = ['digits']", r"datasets,deep = .*": "datasets,deep = ['digits'],['digits']", r"changes = dict\(.*?\)": "changes = dict(part=200, epochs=1, num_steps=5)",
          r"large = dict\(.*?\)": "large = dict(part=200, epochs=1, num_steps=5)", r"of,fresh = .*": "of,fresh = (42,),True"}
 
 @pytest.fixture(scope='module')

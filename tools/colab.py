@@ -1,6 +1,6 @@
 """Runs notebooks as Colab does: in a kernel with Colab's IPython and ipywidgets, with snnkit as pip installs it and without what only
 its developers have, in an empty folder, with empty caches."""
-import json,os,sys
+import json,os,re,sys
 from contextlib import contextmanager
 from functools import partial
 from tempfile import mkdtemp
@@ -55,7 +55,7 @@ def collect(outputs, message):
     kind,c = message['msg_type'],message['content']
     if kind == 'stream' and outputs and outputs[-1].get('name') == c['name']: outputs[-1]['text'] += c['text']
     elif kind == 'stream': outputs.append(dict(output_type=kind, **c))
-    elif kind in ('display_data', 'execute_result') and not c.get('transient') and not c['data'].get('text/plain', '').startswith('HBox('):
+    elif kind in ('display_data', 'execute_result') and not c.get('transient') and not re.search(r'\d%\|', c['data'].get('text/plain', '')):
         view = {'image/png': ''} if any('widget' in o for o in c['data']) else {} # an explorer, of which a page has a picture
         outputs.append(dict(output_type=kind, data={k: v for k,v in c['data'].items() if 'widget' not in k} | view))
 
