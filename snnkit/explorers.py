@@ -13,6 +13,7 @@ from io import BytesIO
 import ipywidgets as W
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torchvision.transforms import v2
@@ -34,7 +35,7 @@ def slider(
     low,       # the least
     high,      # the most
     step=None  # between values; 1 for integers, else a hundredth of the range
-)->W.Widget:
+)->W.Widget:   # an `IntSlider` or a `FloatSlider`
     "A slider that tells its value while it moves."
     kind = W.IntSlider if isinstance(value, int) else W.FloatSlider
     return kind(value, min=low, max=high, step=step or (1 if kind is W.IntSlider else (high-low)/100), description=label, style=dict(description_width='initial'), layout=dict(width='310px'))
@@ -42,7 +43,7 @@ def slider(
 def menu(
     label:str, # what it sets
     options    # names to choose from
-)->W.Widget:
+)->W.Widget:   # a `Dropdown`
     "A menu of which the first option is chosen."
     return W.Dropdown(options=list(options), description=label, style=dict(description_width='initial'), layout=dict(width='200px'))
 
@@ -61,6 +62,7 @@ def allowed(
     "The values that `control` takes, for a message."
     return 'it must be one of '+', '.join(map(repr, control.options)) if hasattr(control, 'options') else f'it must lie between {control.min:g} and {control.max:g}'
 
+# %% ../nbs/11_explorers.ipynb #507eb369
 class Explorer(W.VBox):
     "Controls above a picture that follows them; subclasses say what to `look` at, how to `paint` it, and what to `tell`."
     size = 10,3 # of the picture, inches
@@ -88,31 +90,34 @@ class Explorer(W.VBox):
         self.picture.value,self.numbers = png(fig),self.tell(self.seen)
         self.words.value = '<br>'.join(f'{k}: <b>{v}</b>' for k,v in self.numbers.items())
 
-    def set(self,
-        **values # of controls, by name
-    ):
-        "Set several controls, then draw once; raises ValueError, and changes nothing, for names and values that are not allowed."
-        for k in values: check_choice('control', k, self.controls)
-        old,self.held = {k: self.controls[k].value for k in values},True
-        try:
-            for k,v in values.items():
-                try: self.controls[k].value = v
-                except TraitError: pass
-                need(self.controls[k].value==v, f'`{k}` is {v!r}', allowed(self.controls[k]), 'Choose another value.')
-        except ValueError:
-            for k,v in old.items(): self.controls[k].value = v
-            raise
-        finally: self.held = False
-        self.draw()
-
     def __repr__(self): return '\n'.join(f'{k}: {v}' for k,v in self.numbers.items())
-
     _ipython_display_ = None # with it ipywidgets 7 would not ask for the bundle below
 
-    def _repr_mimebundle_(self, **kwargs):
-        live = {'application/vnd.jupyter.widget-view+json': dict(version_major=2, version_minor=0, model_id=self.model_id)}
-        still = {'image/png': base64.b64encode(self.picture.value).decode()} # a page has no kernel
-        return {'text/plain': repr(self)} | (still if os.environ.get('IN_TEST') else live)
+# %% ../nbs/11_explorers.ipynb #2d4b8036
+@patch
+def set(self:Explorer,
+    **values # of controls, by name
+):
+    "Set several controls, then draw once; raises ValueError, and changes nothing, for names and values that are not allowed."
+    for k in values: check_choice('control', k, self.controls)
+    old,self.held = {k: self.controls[k].value for k in values},True
+    try:
+        for k,v in values.items():
+            try: self.controls[k].value = v
+            except TraitError: pass
+            need(self.controls[k].value==v, f'`{k}` is {v!r}', allowed(self.controls[k]), 'Choose another value.')
+    except ValueError:
+        for k,v in old.items(): self.controls[k].value = v
+        raise
+    finally: self.held = False
+    self.draw()
+
+# %% ../nbs/11_explorers.ipynb #4f6da258
+@patch
+def _repr_mimebundle_(self:Explorer, **kwargs):
+    live = {'application/vnd.jupyter.widget-view+json': dict(version_major=2, version_minor=0, model_id=self.model_id)}
+    still = {'image/png': base64.b64encode(self.picture.value).decode()} # a page has no kernel
+    return {'text/plain': repr(self)} | (still if os.environ.get('IN_TEST') else live)
 
 # %% ../nbs/11_explorers.ipynb #a58d3e6b
 def sample_digits(
@@ -234,23 +239,6 @@ class NetworkExplorer(Explorer):
             intensity=slider('intensity', 1., 0., 1., .01), threshold=slider('threshold', float(threshold), .2, 3., .05), seed=slider('seed', 0, 0, 99)), self.pad, **values)
         self.pad.field.observe(self.draw, 'value')
 
-    def draw(self, change=None):
-        "Look, paint and tell anew, at the digit or at the drawing, whichever was touched last."
-        if change and not self.held:
-            touched = next((k for k,o in (*self.controls.items(), ('drawing', self.pad.field)) if o is change['owner']), None)
-            self.held = True
-            if touched in ('digit', 'example', 'drawing'): self.controls['source'].value = 'drawing' if touched=='drawing' else 'digit'
-            self.held = False
-        super().draw(change)
-
-    def tuned(self, num_steps, threshold):
-        "A copy of the network with so many steps and such thresholds, those behind pools left as they are."
-        net = copy.deepcopy(self.model)
-        for m in net.modules():
-            if isinstance(m, Encoder): m.num_steps = num_steps
-            if isinstance(m, LIF) and not isinstance(m, IF): m.threshold = threshold
-        return net
-
     def look(self, source, digit, example, num_steps, intensity, threshold, seed):
         x = as_mnist(self.pad.image) if source=='drawing' and self.pad.field.value else self.images[digit][example]
         with use('torch'): return see_image(self.tuned(num_steps, threshold), self.ann, intensity*x, seed) # one image is no work for an engine
@@ -259,6 +247,26 @@ class NetworkExplorer(Explorer):
         t = spent(n)
         words = [f'{r.spikes:,} spikes, '*(k=='SNN') + f'{r.operations/1e6:.2f} M {r.kind}, {r["energy (µJ)"]:.2f} µJ' for k,r in t.iterrows()]
         return {'answer': f'{n.answer}, ahead from step {n.settled} of {len(n.scores)} on; the twin says {n.twin_answer}'} | dict(zip(('SNN', 'twin'), words))
+
+# %% ../nbs/11_explorers.ipynb #72a0d58b
+@patch
+def tuned(self:NetworkExplorer, num_steps, threshold):
+    "A copy of the network with so many steps and such thresholds, those behind pools left as they are."
+    net = copy.deepcopy(self.model)
+    for m in net.modules():
+        if isinstance(m, Encoder): m.num_steps = num_steps
+        if isinstance(m, LIF) and not isinstance(m, IF): m.threshold = threshold
+    return net
+
+@patch
+def draw(self:NetworkExplorer, change=None):
+    "Look, paint and tell anew, at the digit or at the drawing, whichever was touched last."
+    if change and not self.held:
+        touched = next((k for k,o in (*self.controls.items(), ('drawing', self.pad.field)) if o is change['owner']), None)
+        self.held = True
+        if touched in ('digit', 'example', 'drawing'): self.controls['source'].value = 'drawing' if touched=='drawing' else 'digit'
+        self.held = False
+    Explorer.draw(self, change)
 
 # %% ../nbs/11_explorers.ipynb #2d05b6e5
 def redraw_times(

@@ -378,6 +378,7 @@ def drive_neuron(
     return Driven(current, trace, threshold, mean, rate_of(trace.spike_times), fi_curve(torch.tensor(mean), **neuron).item(),
                   grid, fi_curve(grid, **neuron), some, torch.tensor([rate_of(o) for o in every.spike_times[1:]]))
 
+# %% ../nbs/10_plots.ipynb #f18e5d03
 def plot_driven(
     d:Driven, # what `drive_neuron` gives
     fig=None  # matplotlib figure; a new one if None
@@ -452,6 +453,7 @@ def error_after(
     "The error after a step against the gradient of `rule`."
     return n.errors[rule][(n.steps-step).abs().argmin()].item()
 
+# %% ../nbs/10_plots.ipynb #0b2f6e14
 def plot_taught(
     n:Taught,      # what `teach_neuron` gives
     step:float=.5, # length of the step that is marked
