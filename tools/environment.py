@@ -19,7 +19,7 @@ def needs(dist, extras=('',)):
 def closure(reqs, folders, skip=()):
     "All that `reqs` need, and what that needs in turn, but for `skip`; of two in `folders` the first counts"
     have = {canonicalize_name(o.name): o for o in reversed([*distributions(path=list(map(str, folders)))])}
-    todo,found = [Requirement(o) for o in reqs],{}
+    todo,found = [o for o in map(Requirement, reqs) if not o.marker or o.marker.evaluate()],{}
     while todo:
         r = todo.pop()
         n,extras = canonicalize_name(r.name),tuple(sorted(r.extras)) or ('',)
