@@ -55,7 +55,7 @@ def test_facts(meta, settings):
     assert any(o.startswith('Intended Audience') for o in meta.get_all('Classifier'))
     pythons = [o.split(' :: ')[-1] for o in meta.get_all('Classifier') if o.startswith('Programming Language :: Python')]
     assert pythons == ['3', *settings['pythons'].split()] and len(pythons)>1
-    assert meta.get_payload().strip() == (root/'README.md').read_text(encoding='utf-8').strip()
+    assert meta.get_payload(decode=True).decode().strip() == (root/'README.md').read_text(encoding='utf-8').strip()
 
 def test_entry_points(wheel):
     points = read(wheel, 'entry_points.txt').decode()
