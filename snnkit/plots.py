@@ -21,7 +21,7 @@ import torch
 from matplotlib.ticker import LogLocator, MaxNLocator
 from torch import nn
 
-from .encoding import Encoder, check_choice, check_steps, direct, latency, need, poisson, raster, seeded
+from .encoding import Encoder, check_choice, check_steps, direct, latency, need, own_stream, poisson, raster, seeded
 from .engine import dense
 from .layers import IF, LIF, Integrator, spike_trains, watch
 from .measures import accuracy_interval, check_count, energy, error_increment, hits, is_spikes, synaptic_ops
@@ -292,7 +292,7 @@ def read_out(
     return spikes.any(0)*(1 - spikes.argmax(0)/max(1, len(spikes)-1))
 
 # %% ../nbs/10_plots.ipynb #c4b81f60
-codes = dict(poisson=poisson, direct=lambda x, num_steps, generator: direct(x, num_steps), latency=lambda x, num_steps, generator: latency(x, num_steps))
+codes = dict(poisson=poisson, direct=direct, latency=latency)
 
 def encode_image(
     image:torch.Tensor,  # intensities in [0, 1], shape [1, H, W]
@@ -302,9 +302,9 @@ def encode_image(
 )->Encoded:              # what there is to see
     "Encode `image` and read it back, after fewer steps too; raises ValueError for unknown codes and bad images."
     check_choice('code', code, codes); check_steps(num_steps)
-    encode = lambda t: codes[code](image[0], t, seeded(seed))
-    s,steps = encode(num_steps),torch.linspace(1, num_steps, min(num_steps, 40)).long()
-    read = [read_out(encode(t) if code=='latency' else s[:t], code) for t in steps.tolist()]
+    with own_stream(seed): s = codes[code](image[0], num_steps)
+    steps = torch.linspace(1, num_steps, min(num_steps, 40)).long()
+    read = [read_out(latency(image[0], t) if code=='latency' else s[:t], code) for t in steps.tolist()]
     spread = (image*(1-image)).mean() if code=='poisson' else math.nan
     return Encoded(image[0], s, read[-1], steps, torch.stack([(o-image[0]).square().mean().sqrt() for o in read]), (spread/steps).sqrt())
 
@@ -312,7 +312,7 @@ def encode_image(
 def few_ticks(
     *axs # matplotlib axes
 ):
-    "Give axes four or five ticks in each direction, whole numbers where these are steps."
+    "Give axes at most five ticks in each direction."
     for ax in axs:
         for axis in (ax.xaxis, ax.yaxis): axis.set_major_locator(MaxNLocator(4))
 

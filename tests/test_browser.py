@@ -130,7 +130,7 @@ def test_lesson_runs(lab, name):
 
 class Shown:
     "An explorer on a page"
-    def __init__(self, page, kind, nth=0): self.page,self.at = page,page.locator(f'.{kind}').nth(nth)
+    def __init__(self, page, kind): self.page,self.at = page,page.locator(f'.{kind}').first
 
     def changes(self, act):
         "Does its picture change, within ten seconds, when `act` is done?"

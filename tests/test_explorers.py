@@ -72,7 +72,6 @@ def test_static_picture(explorers, kind, monkeypatch):
 
 def test_pretrained_networks_know_the_digits():
     "On digits that no training has seen; the record of the run says more exactly"
-    import torch
     from snnkit.data import load
     from snnkit.models import lenet,twin
     from snnkit.training import evaluate
