@@ -17,6 +17,13 @@ else echo 'Missing: $(1). Please run:  sudo apt-get install $(1)' >&2; exit 1; f
 $$as apt-get update -qq && $$as DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1)
 endef
 
+# PyPI's torch for Linux brings CUDA, gigabytes of it. Without an NVIDIA GPU take the one of PyTorch's own index, if that answers
+define cpu_torch
+[ "$$(uname -s)" != Linux ] || command -v nvidia-smi >/dev/null || \
+$(py) -m pip install -q --retries 0 --timeout 15 --index-url https://download.pytorch.org/whl/cpu torch torchvision 2>/dev/null || \
+echo "PyTorch's own index does not answer: torch comes from PyPI"
+endef
+
 .PHONY: help run play test units chromium prepare outputs readme docs clean
 help: ## List these commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -59,6 +66,7 @@ clean: ## Remove what these commands have made, but for .venv
 $(py):
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || ( $(call apt,python3-venv) )
 	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+	@$(cpu_torch)
 
 # Made anew when what it needs changes
 .venv/run.stamp: $(facts) | $(py)

@@ -1,6 +1,6 @@
-"""Builds the docs site in a copy of the project and checks it: every notebook is in the sidebar and has a page with content and a
-badge that opens it in Colab, every figure has alt text, every link leads somewhere; every exported function and class has its
-entry, and an example: code that a reader sees on some page uses it. The publisher is Quarto (`nbdev-docs`), a large program; here
+"""Builds the docs site in a copy of the project and checks it: every notebook is in the sidebar and has a page with content, every
+figure has alt text, every link leads somewhere; every exported function and class has its entry, and an example: code that a reader
+sees on some page uses it. (That a badge opens each page in Colab is for readme.py to check.) The publisher is Quarto (`nbdev-docs`), a large program; here
 PyPI's smalldocs renders what nbdev hands to Quarto. `--out _docs` keeps the site."""
 import ast,inspect,os,re,sys,warnings
 from importlib import import_module
@@ -12,7 +12,7 @@ from nbdev.config import get_config,nbpath2html
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 from smalldocs.site import build
-from common import alts,badge,exported,notebooks,project_copy,report
+from common import alts,exported,notebooks,project_copy,report
 
 # A link to a notebook, in markdown or in the sidebar, up to the number in the notebook's name
 numbered = re.compile(r'((?:\]\((?!\w+:)|- )(?:[^)\s/]*/)*)\d+[a-zA-Z0-9]*_(?=[^)\s/]*\.ipynb)')
@@ -38,12 +38,6 @@ def unseen(name, nb):
         for o,alt in zip(c.get('outputs', []), alts(c, c.directives)):
             if any(k.startswith('image/') for k in o.get('data', {})) and len(alt.split()) < 5:
                 yield f'{name}, cell {c.id}: a figure without alt text; `#| fig-alt: "..."` says what is seen'
-
-def wrong_badge(path, nb, cfg):
-    "What is wrong with the badge of the notebook `nb`, at `path` within nbs/; it stands below the title's cell, of which nbdev makes front matter"
-    below = '\n'.join([c.source for c in nb.cells if c.cell_type == 'markdown'][1:2])
-    links = re.findall(r'https://colab\.research\.google\.com/github/[^\s)]+', below)
-    if badge(path, cfg) not in below: yield f"{path}: {f'its badge opens {links[0]}' if links else 'no badge below its title opens it'} in Colab; `make readme` mends that"
 
 def undocumented(mod, name, d):
     "Is `name` a method of a class that `mod` exports, and without a docstring, its own or a parent's? (The tests see to functions and classes.)"
@@ -91,9 +85,8 @@ def problems(site, d):
     "What is wrong with the docs `site` of the project at `d`"
     yield from (f'{src}: broken link {href}' for src,href in site.broken)
     yield from (f'{p.src}: no content' for p in site.pages.values() if len(re.sub('<[^>]+>', '', p.html).split()) < 20)
-    nbs,sidebar = {o.relative_to(d/'nbs').as_posix(): read_nb(o) for o in notebooks(d)},(d/'nbs/_quarto.yml').read_text()
+    nbs,sidebar = [o.relative_to(d/'nbs').as_posix() for o in notebooks(d)],(d/'nbs/_quarto.yml').read_text()
     yield from (f'{o}: not in the sidebar in nbs/_quarto.yml' for o in nbs if f'- {o}\n' not in sidebar)
-    for path,nb in nbs.items(): yield from wrong_badge(path, nb, get_config(d))
     for p in sorted(site.root.rglob('*.ipynb')): yield from unseen(p.stem, read_nb(p))
     pages = {p.resolve(): p.read_text(encoding='utf-8') for p in site.out.rglob('*.html')}
     ids = {p: set(re.findall(r' id="([^"]+)"', text)) for p,text in pages.items()}

@@ -1,10 +1,10 @@
-"""Makes README.md from nbs/index.ipynb, the table of notebooks in it, and the badge of every notebook.
+"""Makes README.md from nbs/index.ipynb, the table of notebooks in it, and how every notebook begins in Colab: badge and installation.
 
 The markdown cell of index.ipynb that starts with `<!-- notebooks -->` is filled in here: a row for each notebook, with its title,
 its `>` summary and a badge that opens it in Colab. So the table also shows in Jupyter and on the docs site, and the repository's
-address stands in pyproject.toml alone. Every notebook has the same badge in a cell of its own below its title. README.md then is
-the home page as nbdev would show it: pictures go to images/, links to notebooks lead into nbs/. `--check` changes nothing, and
-fails if something would change."""
+address stands in pyproject.toml alone. Every notebook has the same badge in a cell of its own below its title, and a first cell
+that installs, where it runs in Colab, the package of the same repository. README.md then is the home page as nbdev would show it:
+pictures go to images/, links to notebooks lead into nbs/. `--check` changes nothing, and fails if something would change."""
 import re
 from base64 import b64decode
 from difflib import unified_diff
@@ -16,6 +16,7 @@ from nbdev.processors import clean_magics,filter_stream_,hide_,hide_line,rm_expo
 from common import alts,badge,files,notebooks,report,root
 
 cfg,marker = get_config(root),'<!-- notebooks -->'
+install = f'#| hide\n! [ -e /content ] && pip install -Uqq git+{cfg.git_url}'
 top = '<!-- Made from nbs/index.ipynb by `make readme`: edit that. -->'
 procs = [hide_, hide_line, filter_stream_, strip_ansi, rm_export, clean_magics, rm_header_dash]
 
@@ -24,9 +25,11 @@ def row(path):
     fm,path = nb_frontmatter(read_nb(path)),path.relative_to(root/'nbs')
     return f"| [{fm.get('title', path.stem)}]({path}) | {fm.get('description', '')} | {badge(path, cfg)} |"
 
-def badged(path):
-    "The notebook at `path` with its badge in a cell of its own below the title's, of which nbdev makes front matter"
+def headed(path):
+    "The notebook at `path` with its installation first, and its badge in a cell of its own below the title's, of which nbdev makes front matter"
     nb,want = read_nb(path),badge(path.relative_to(root/'nbs'), cfg)
+    if not nb.cells[0].source.startswith('#| hide\n! [ -e /content ]'): nb.cells.insert(0, mk_cell(install))
+    nb.cells[0].source = install
     title = next(i for i,c in enumerate(nb.cells) if c.cell_type == 'markdown')
     nb.cells[title].source = re.sub(r'\s*\[!\[Open in Colab\]\S*', '', nb.cells[title].source)
     if not nb.cells[title+1].source.startswith('[![Open in Colab]'): nb.cells.insert(title+1, mk_cell(want, 'markdown'))
@@ -59,7 +62,7 @@ def parts(cell, pics):
 
 @call_parse
 def main(check:bool=False): # Change nothing, and fail if something would change?
-    nbs,pics = {p.relative_to(root).as_posix(): badged(p) for p in notebooks(root)},{}
+    nbs,pics = {p.relative_to(root).as_posix(): headed(p) for p in notebooks(root)},{}
     nb = home(nbs['nbs/index.ipynb'])
     new = {k: nb2str(o).encode() for k,o in nbs.items()} # now, as processing changes `nb`
     shown = NBProcessor(nb=nb, procs=procs, process=True).nb
