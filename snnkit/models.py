@@ -49,10 +49,11 @@ class Parts:
         num_steps:int,    # time steps T
         norm:str=None,    # between a convolution and its neurons: a name in `norms`; nothing if None
         dropout:float=0., # share of a hidden layer's neurons that is dropped in training, in [0, 1)
+        pool_neurons:bool=True, # neurons behind the pools, so that these give spikes and not means of them?
         **neuron          # options of the `LIF` layers
     ):
         check_dropout(dropout)
-        self.num_steps,self.norm,self.dropout,self.neuron = num_steps,norm,dropout,neuron
+        self.num_steps,self.norm,self.dropout,self.pool_neurons,self.neuron = num_steps,norm,dropout,pool_neurons,neuron
 
     def conv(self, n, c, o, kernel, stride=1):
         "Convolution `n` from `c` to `o` channels, and its norm."
@@ -67,9 +68,10 @@ class Parts:
         return {f'lif{n}': LIF(**self.neuron)} | self.drop(n)
 
     def pool(self, k):
-        "Pool `k` and its neuron."
+        "Pool `k` and its neuron, if it has one."
         grad = self.neuron.get('grad', 'spike_bp')
-        return {f'pool{k}': AvgPool2d(2), f'if{k}': IF(grad='straight_through' if grad=='spike_bp' else grad)}
+        layers = {f'pool{k}': AvgPool2d(2)}
+        return layers | {f'if{k}': IF(grad='straight_through' if grad=='spike_bp' else grad)} if self.pool_neurons else layers
 
 # %% ../nbs/05_models.ipynb #82d03f5e
 @patch
@@ -97,7 +99,7 @@ def plain(
     kappa:float=2.,         # see `lee_init`
     norm:str=None,          # see `Parts`
     dropout:float=0.,       # see `Parts`
-    **neuron                # options of the `LIF` layers
+    **neuron                # `pool_neurons`, see `Parts`; all else are options of the `LIF` layers
 )->nn.Sequential:           # images [B, C, H, W] -> scores [B, K]
     "A plain spiking network after `plan` (Lee et al. 2020), weights drawn from torch's generator."
     pools,n,ch = plan.count('P'),0,in_channels
@@ -125,7 +127,7 @@ def lenet(
     norm:str=None,          # see `Parts`
     dropout:float=0.,       # see `Parts`
     pretrained:str=None,    # 'digits' for the weights that come with the package
-    **neuron                # options of the hidden `LIF` layers
+    **neuron                # `pool_neurons`, see `Parts`; all else are options of the hidden `LIF` layers
 )->nn.Sequential:           # images [B, C, H, W] -> scores [B, K]
     "The spiking LeNet 20C5-P2-50C5-P2-200-K of Lee et al. 2020, weights drawn from torch's generator, or trained ones."
     net = plain((20, 'P', 50, 'P'), 5, 200, num_classes, in_channels, num_steps, image_size, max_rate, encoder, kappa, norm, dropout, **neuron)
@@ -154,7 +156,7 @@ def vgg(
     kappa:float=2.,         # see `lee_init`
     norm:str=None,          # see `Parts`
     dropout:float=0.,       # see `Parts`
-    **neuron                # options of the hidden `LIF` layers
+    **neuron                # `pool_neurons`, see `Parts`; all else are options of the hidden `LIF` layers
 )->nn.Sequential:           # images [B, C, H, W] -> scores [B, K]
     "A spiking VGG of `depth` layers after the VGG9 of Lee et al. 2020; raises ValueError for fewer than 5 layers or no channels."
     check_whole('depth', depth, 5, 'Lee et al. use 9.'); check_whole('width', width, 1, 'Lee et al. use 64.')
@@ -196,7 +198,7 @@ def resnet(
     kappa:float=1.,         # see `lee_init`
     norm:str=None,          # see `Parts`; none on the shortcuts
     dropout:float=0.,       # see `Parts`
-    **neuron                # options of the hidden `LIF` layers
+    **neuron                # `pool_neurons`, see `Parts`; all else are options of the hidden `LIF` layers
 )->nn.Sequential:           # images [B, C, H, W] -> scores [B, K]
     "A spiking residual network (Lee et al. 2020), weights drawn from torch's generator; raises ValueError for impossible sizes."
     check_whole('image_size', image_size, 2, 'A pool halves it.'); check_whole('width', width, 1, 'Lee et al. use 64.')
