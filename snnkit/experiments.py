@@ -6,7 +6,7 @@
 __all__ = ['studies', 'Config', 'key', 'data_for', 'network', 'provenance', 'pack', 'unpack', 'count', 'answers', 'steady',
            'workplace', 'results_home', 'Store', 'run', 'effort', 'time_text', 'run_all', 'describe', 'ablation',
            'depths', 'folds', 'seeds', 'with_twins', 'config_of', 'groups', 'spread', 'table', 'best', 'increments',
-           'base_for', 'augment_for', 'best_of', 'deep_for', 'study']
+           'base_for', 'augment_for', 'best_of', 'deep_for', 'few_for', 'study']
 
 # %% ../nbs/09_experiments.ipynb #0c4a8e15
 import base64, hashlib, json, math, os, platform, shutil, time, warnings
@@ -450,6 +450,13 @@ def deep_for(
     "The deeper network of the headline: a VGG of seven layers, which does not train without a norm, and learns for half as many epochs again; none for MNIST, where a LeNet is enough."
     return [] if base.data=='MNIST' else [replace(o, norm='shared', epochs=3*base.epochs//2) for o in depths(base, (7,))]
 
+def few_for(
+    base:Config # of the study
+)->list:        # one configuration
+    "A VGG of seven layers for four time steps: intensities as input, surrogate gradient (Fang et al. 2021 train theirs so), soft reset, no neurons behind the pools; on augmented images."
+    few = dict(norm='shared', augment=augment_for(base.data), encoder='direct', grad='atan', num_steps=4, epochs=3*base.epochs//2)
+    return [replace(o, options=o.options | dict(pool_neurons=False, reset='subtract'), **few) for o in depths(base, (7,))]
+
 def _ablation(base, store, large, of): return seeds(ablation(base, augment_for(base.data)), of)
 def _depths(base, store, large, of): return seeds(depths(base) + depths(replace(base, norm='shared')), of)
 def _chosen(base, store, of): return replace(best_of(_ablation(base, store, {}, of), store), seed=base.seed)
@@ -460,7 +467,7 @@ def _large(base, store, large, of):
     return [big, chosen, *deep_for(big)]
 
 def _headline(base, store, large, of): return with_twins(seeds(_large(base, store, large, of), of))
-def _direct(base, store, large, of): return seeds([replace(_large(base, store, large, of)[-1], encoder='direct', grad='atan', num_steps=8)], of)
+def _direct(base, store, large, of): return with_twins(seeds(few_for(replace(base, **large)), of))
 
 studies = dict(ablation=_ablation, depths=_depths, folds=_folds, headline=_headline, direct=_direct)
 
