@@ -36,9 +36,8 @@ play: .venv/lab.stamp ## Open the explorers in JupyterLab: sliders for the encod
 
 test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks, README, docs, tests
 	$(py) tools/sync.py
-	$(py) tools/notebooks.py
 	$(py) tools/readme.py --check
-	$(py) tools/docs.py
+	$(py) tools/docs.py & site=$$!; $(py) tools/notebooks.py; shown=$$?; wait $$site && exit $$shown # one at the other's waiting times
 	$(pytest)
 
 units: .venv/test.stamp chromium ## The tests alone, which also run where the docs cannot be rendered (Python 3.10)
