@@ -519,6 +519,26 @@ class _Scan(Function):
         params = way.back(dx, sums) if way else (None, None)
         return _unplanes(dx, shape),*params,None,None,None
 
+# %% ../nbs/03_engine.ipynb #8a63e1f5
+class _Surrogate(Function):
+    @staticmethod
+    def forward(ctx, x, leak, threshold, soft, grad):
+        k,a = _kernels(),np.ascontiguousarray(_planes(x))
+        s,v,T = fresh(*a.shape),fresh(len(a), a[0].size),len(a)
+        ctx.a = k._surrogates.index(grad),np.float32(leak),soft,v,x.shape
+        share(lambda n0, n1, i: k._dense_scan(n0, n1, a.reshape(T, -1), np.float32(leak), np.float32(threshold), soft, s.reshape(T, -1), v, scratch(i, 'run', 2**10)), v.shape[1])
+        s = _unplanes(s, x.shape); ctx.save_for_backward(s)
+        return s
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (kind,leak,soft,v,shape),(s,) = ctx.a,ctx.saved_tensors
+        g = np.ascontiguousarray(_planes(grad)); dx = fresh(*g.shape)
+        flat = [o.reshape(v.shape) for o in (g, _planes(s), dx)]
+        share(lambda n0, n1, i: _kernels()._dense_back(n0, n1, *flat[:2], v, kind, leak, soft, flat[2], scratch(i, 'run', 2**10)), v.shape[1])
+        return _unplanes(dx, shape),*[None]*4
+
 # %% ../nbs/03_engine.ipynb #c7d81f35
 def _wide(a, x, words): # a number for each step and channel, as rows for the kernels
     out = np.zeros((len(x), words.shape[1]*8*words.itemsize), np.float32)
@@ -656,7 +676,10 @@ def neuron(
         from snnkit.fused import fused_lif
         return fused_lif(dense(x), leak, threshold, reset, refractory, grad)
     bp,owed = grad in ('spike_bp', 'straight_through'),torch.is_grad_enabled() and x.requires_grad
-    if not _eventful(x) or owed and not bp or _mode=='auto' and not isinstance(x, Lazy) and x.numel()<_small: return lif(dense(x), leak, threshold, reset, refractory, grad)
+    if not _eventful(x) or _mode=='auto' and not isinstance(x, Lazy) and x.numel()<_small: return lif(dense(x), leak, threshold, reset, refractory, grad)
+    if owed and not bp:
+        known = isinstance(grad, str) and not refractory
+        return _Surrogate.apply(dense(x), leak, threshold, reset=='subtract', grad) if known else lif(dense(x), leak, threshold, reset, refractory, grad)
     cell = _kernels().Neuron(np.float32(leak), np.float32(threshold), reset=='subtract', refractory, grad=='spike_bp')
     syn,pool = (getattr(x, o, None) if isinstance(x, Current) else None for o in ('synapse', 'pool'))
     if syn and not refractory: return _train(x.shape, (syn.values, syn.weight), lambda: _run(syn, cell), synapse=syn, cell=cell)

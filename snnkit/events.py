@@ -7,6 +7,7 @@ __all__ = ['Spikes', 'word_type', 'offsets', 'Buffers', 'Geometry', 'geometry', 
            'block_size', 'Neuron']
 
 # %% ../nbs/02a_events.ipynb #da5be67c
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -921,6 +922,43 @@ def _scan_back(b0, b1, words, offsets, cell, gspikes, neurons, dx, x, sums, u):
                     if whole: store(dx, at, 0, d)
                     else: put(dx, at, mine, d)
                 if x is not None: i = ((t*B+b)*K+k)*n; store(sums, i, 0, s); store(sums, T*B*K*n+i, 0, sx)
+
+# %% ../nbs/02a_events.ipynb #4e81d6b9
+_surrogates = 'atan','sigmoid','fast_sigmoid','triangle','rectangle' # those of the chapter before last, of slope 1
+
+@_inner
+def _slope(kind, v): # the derivative of surrogate number `kind`
+    one = np.float32(1); a = abs(v)
+    if kind==0: return one/(one + (np.float32(math.pi)*v)**2)
+    if kind==1: y = one/(one + np.float32(math.exp(-np.float32(4)*v))); return np.float32(4)*y*(one-y)
+    if kind==2: return one/(one + np.float32(2)*a)**2
+    if kind==3: return max(one-a, np.float32(0))
+    return np.float32(a<np.float32(.5))
+
+# %% ../nbs/02a_events.ipynb #91b7c3d0
+@_jit
+def _dense_scan(n0, n1, x, leak, threshold, soft, spikes, v, m): # m is a buffer for as many membranes as the cache shall hold
+    one = np.float32(1)
+    for a in range(n0, n1, len(m)):
+        n = min(len(m), n1-a); m[:] = 0
+        for t in range(len(x)):
+            for i in range(n):
+                u = m[i] + x[t, a+i]; s = np.float32(u>threshold)
+                spikes[t, a+i] = s; v[t, a+i] = u-threshold
+                m[i] = leak*(u - threshold*s if soft else u*(one-s))
+
+# %% ../nbs/02a_events.ipynb #d05e2a86
+@_jit
+def _dense_back(n0, n1, g, spikes, v, kind, leak, soft, dx, m):
+    one = np.float32(1)
+    for a in range(n0, n1, len(m)):
+        n = min(len(m), n1-a); m[:] = 0
+        for t in range(len(g)-1, -1, -1):
+            for i in range(n):
+                d = g[t, a+i]*_slope(kind, v[t, a+i]) + m[i]
+                dx[t, a+i] = d; m[i] = leak*d
+            if t and not soft:
+                for i in range(n): m[i] *= one-spikes[t-1, a+i]
 
 # %% ../nbs/02a_events.ipynb #5b8d2e47
 @_jit

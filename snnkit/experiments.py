@@ -457,6 +457,7 @@ def few_for(
     few = dict(norm='shared', augment=augment_for(base.data), encoder='direct', grad='atan', num_steps=4, epochs=3*base.epochs//2)
     return [replace(o, options=o.options | dict(pool_neurons=False, reset='subtract'), **few) for o in depths(base, (7,))]
 
+# %% ../nbs/09_experiments.ipynb #f5b2c71d
 def _ablation(base, store, large, of): return seeds(ablation(base, augment_for(base.data)), of)
 def _depths(base, store, large, of): return seeds(depths(base) + depths(replace(base, norm='shared')), of)
 def _chosen(base, store, of): return replace(best_of(_ablation(base, store, {}, of), store), seed=base.seed)

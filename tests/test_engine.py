@@ -457,3 +457,18 @@ def test_a_norm_takes_note_once():
         assert norm.num_batches_tracked==1
         test = nn.BatchNorm2d(4); test(x.flatten(0, 1))
         assert_close(norm.running_mean, test.running_mean); assert_close(norm.running_var, test.running_var)
+
+@pytest.mark.parametrize('reset', ['zero', 'subtract'])
+@pytest.mark.parametrize('grad', ['atan', 'sigmoid', 'fast_sigmoid', 'triangle', 'rectangle'])
+@pytest.mark.parametrize('shape', [(7, 3, 5, 9, 11), (4, 6, 700)], ids=str)
+def test_surrogates_fused(shape, grad, reset):
+    "Spikes are the same, gradients within rounding, whatever lies how in memory"
+    x,g = (torch.randn(shape, generator=seeded(o)) for o in 'xg')
+    if x.ndim==5: x = x.movedim(2, -1).contiguous().movedim(-1, 2)
+    found = []
+    for mode in ('torch', 'numba'):
+        a = x.clone().requires_grad_()
+        with use(mode): s = LIF(.9, .6, reset=reset, grad=grad)(a)
+        s.backward(g); found.append((s.detach(), a.grad))
+    (s,dx),(s2,dx2) = found
+    assert s.equal(s2) and 0<s.mean()<1 and torch.allclose(dx, dx2, rtol=1e-5, atol=1e-6)
