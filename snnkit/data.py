@@ -473,10 +473,10 @@ def _read(path, size=None):
 # %% ../nbs/06_data.ipynb #cc6a03ae
 def _save(raw, file):
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     tensors = {p+k: t for p in ('rest', 'test') for k,t in zip('xy', getattr(raw, p) or ())}
     try:
-        with atomic(file) as new: save_file(tensors, new, {'classes': json.dumps(raw.classes)})
+        with atomic(file) as new: new.write_bytes(save(tensors, {'classes': json.dumps(raw.classes)}))
     except (OSError, SafetensorError): pass # full or read-only: decode again next time
 
 def _reload(file, name):

@@ -452,10 +452,10 @@ def deep_for(
 
 def few_for(
     base:Config # of the study
-)->list:        # one configuration
-    "A VGG of seven layers for four time steps: intensities as input, surrogate gradient (Fang et al. 2021 train theirs so), soft reset, no neurons behind the pools; on augmented images."
-    few = dict(norm='shared', augment=augment_for(base.data), encoder='direct', grad='atan', num_steps=4, epochs=3*base.epochs//2)
-    return [replace(o, options=o.options | dict(pool_neurons=False, reset='subtract'), **few) for o in depths(base, (7,))]
+)->list:        # two configurations
+    "A VGG of seven layers for four time steps: intensities as input, surrogate gradient (Fang et al. 2021 train theirs so), soft reset, no neurons behind the pools; on images as they are, and augmented."
+    few = dict(norm='shared', encoder='direct', grad='atan', num_steps=4, epochs=3*base.epochs//2)
+    return [replace(o, options=o.options | dict(pool_neurons=False, reset='subtract'), augment=a, **few) for o in depths(base, (7,)) for a in (None, augment_for(base.data))]
 
 # %% ../nbs/09_experiments.ipynb #f5b2c71d
 def _ablation(base, store, large, of): return seeds(ablation(base, augment_for(base.data)), of)

@@ -270,7 +270,8 @@ def plot_costs(
         r = t.loc[[n]]
         ax.errorbar(r['energy (µJ)'], r['test (%)'], yerr=_whiskers(r), fmt='o', ms=5, capsize=3, lw=1, mfc='white' if n.endswith('(ANN)') else None, color=f'C{i}', label=n)
     ax.set(xlabel='compute energy of an image (µJ at 45 nm)', ylabel='test accuracy (%)', xscale='log'); ax.legend(fontsize=7, frameon=False, loc='center left', bbox_to_anchor=(1, .5))
-    ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter='{x:g}', minor_formatter='')
+    wide = t['energy (µJ)'].max()>4*t['energy (µJ)'].min() # enough for 1, 2 and 5 to lie within
+    ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(5), major_formatter='{x:g}', minor_formatter='')
     return fig
 
 # %% ../nbs/10_plots.ipynb #71c2e9b4

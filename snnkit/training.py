@@ -26,7 +26,7 @@ from fastcore.basics import patch
 from fastcore.imports import IN_NOTEBOOK
 from matplotlib.figure import Figure
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -108,7 +108,7 @@ def write_tensors(
     "Write a safetensors file atomically; if that fails, an older file survives and OSError names the path."
     tensors = {k: v.detach().cpu().contiguous() for k,v in tensors.items()}
     try:
-        with atomic(path) as new: save_file(tensors, new, {'snnkit': json.dumps(meta)})
+        with atomic(path) as new: new.write_bytes(save(tensors, {'snnkit': json.dumps(meta)})) # not `save_file`, which leaves a file of its own naming behind when it is killed
     except (OSError, SafetensorError) as e: raise OSError(f'Could not write {path}: {e}. A file that was there before is still whole; free space or choose another folder.') from e
 
 # %% ../nbs/07_training.ipynb #0b68070c

@@ -651,7 +651,7 @@ def test_without_room_for_a_cache(tmp_path, monkeypatch):
     assert load(a).split_hash==first
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'full'))
     def full(*args, **kw): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr('safetensors.torch.save_file', full)
+    monkeypatch.setattr('safetensors.torch.save', full)
     assert load(a).split_hash==first and not any(o.is_file() for o in (tmp_path/'full').rglob('*')) and listing(tmp_path/'full/snnkit/decoded')==[]
 
 # The JPEG form of CIFAR-10
