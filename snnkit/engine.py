@@ -676,10 +676,10 @@ def neuron(
         from snnkit.fused import fused_lif
         return fused_lif(dense(x), leak, threshold, reset, refractory, grad)
     bp,owed = grad in ('spike_bp', 'straight_through'),torch.is_grad_enabled() and x.requires_grad
-    if not _eventful(x) or _mode=='auto' and not isinstance(x, Lazy) and x.numel()<_small: return lif(dense(x), leak, threshold, reset, refractory, grad)
-    if owed and not bp:
-        known = isinstance(grad, str) and not refractory
-        return _Surrogate.apply(dense(x), leak, threshold, reset=='subtract', grad) if known else lif(dense(x), leak, threshold, reset, refractory, grad)
+    dense_back = owed and not bp
+    if not _eventful(x) or _mode=='auto' and not isinstance(x, Lazy) and x.numel()<_small or dense_back and (refractory or grad not in _kernels()._surrogates):
+        return lif(dense(x), leak, threshold, reset, refractory, grad)
+    if dense_back: return _Surrogate.apply(dense(x), leak, threshold, reset=='subtract', grad)
     cell = _kernels().Neuron(np.float32(leak), np.float32(threshold), reset=='subtract', refractory, grad=='spike_bp')
     syn,pool = (getattr(x, o, None) if isinstance(x, Current) else None for o in ('synapse', 'pool'))
     if syn and not refractory: return _train(x.shape, (syn.values, syn.weight), lambda: _run(syn, cell), synapse=syn, cell=cell)

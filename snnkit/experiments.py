@@ -444,18 +444,20 @@ def best_of(
     return best([have[key(c)] for c in configs])
 
 # %% ../nbs/09_experiments.ipynb #c40d8f1e
+def _deep(base): return replace(depths(base, (7,))[0], norm='shared', epochs=3*base.epochs//2) # it does not train without a norm
+
 def deep_for(
     base:Config # of the study
 )->list:        # one configuration or none
     "The deeper network of the headline: a VGG of seven layers, which does not train without a norm, and learns for half as many epochs again; none for MNIST, where a LeNet is enough."
-    return [] if base.data=='MNIST' else [replace(o, norm='shared', epochs=3*base.epochs//2) for o in depths(base, (7,))]
+    return [] if base.data=='MNIST' else [_deep(base)]
 
 def few_for(
     base:Config # of the study
 )->list:        # two configurations
     "A VGG of seven layers for four time steps: intensities as input, surrogate gradient (Fang et al. 2021 train theirs so), soft reset, no neurons behind the pools; on images as they are, and augmented."
-    few = dict(norm='shared', encoder='direct', grad='atan', num_steps=4, epochs=3*base.epochs//2)
-    return [replace(o, options=o.options | dict(pool_neurons=False, reset='subtract'), augment=a, **few) for o in depths(base, (7,)) for a in (None, augment_for(base.data))]
+    few = replace(_deep(base), encoder='direct', grad='atan', num_steps=4)
+    return [replace(few, options=few.options | dict(pool_neurons=False, reset='subtract'), augment=o) for o in (None, augment_for(base.data))]
 
 # %% ../nbs/09_experiments.ipynb #f5b2c71d
 def _ablation(base, store, large, of): return seeds(ablation(base, augment_for(base.data)), of)

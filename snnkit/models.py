@@ -43,6 +43,7 @@ def check_dropout(
     "Raise a ValueError unless `dropout` lies in [0, 1)."
     need(0<=dropout<1, f'`dropout` is {dropout}', 'it must lie in [0, 1)', 'Lee et al. use 0.2 for VGG9 and 0.25 for ResNet11.')
 
+# %% ../nbs/05_models.ipynb #c81f5e27
 class Parts:
     "A network's recurring layers by name; what belongs to synapse `n` carries its number."
     def __init__(self,

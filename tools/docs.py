@@ -1,7 +1,7 @@
 """Builds the docs site in a copy of the project and checks it: every notebook is in the sidebar and has a page with content, every
 figure has alt text, every link leads somewhere; every exported function and class has its entry, and an example: code that a reader
-sees on some page uses it. (That a badge opens each page in Colab is for readme.py to check.) The publisher is Quarto (`nbdev-docs`), a large program; here
-PyPI's smalldocs renders what nbdev hands to Quarto. `--out _docs` keeps the site."""
+sees on some page uses it. (That a badge opens each page in Colab is for readme.py to check.) The publisher is Quarto (`nbdev-docs`),
+a large program; here PyPI's smalldocs renders what nbdev hands to Quarto. `--out _docs` keeps the site."""
 import ast,inspect,os,re,sys,warnings
 from importlib import import_module
 from shutil import copytree,rmtree
