@@ -1,14 +1,17 @@
-"Every lesson of the walkthrough trains what it shows when it is told to: on a few digits, one epoch each, one lesson after the other in one store."
+"Every lesson of the walkthrough trains what it shows when it is told to: on a few of the embedded digits, one epoch each, one lesson after the other in one store."
 import re
+from itertools import islice
 import pytest
 from execnb.shell import CaptureShell
 from fastcore.nbio import read_nb
+from PIL import Image
 from common import root
+from snnkit.data import load
 from snnkit.engine import use
 
 lessons = sorted((root/'nbs'/'walkthrough').glob('*.ipynb'), key=lambda p: p.stem.strip('_'))
-knobs = {r"datasets = .*": "datasets = ['digits']", r"datasets,deep = .*": "datasets,deep = ['digits'],['digits']", r"changes = dict\(.*?\)": "changes = dict(part=200, epochs=1, num_steps=5)",
-         r"large = dict\(.*?\)": "large = dict(part=200, epochs=1, num_steps=5)", r"of,fresh = .*": "of,fresh = (42,),True",
+knobs = {r"datasets = .*": "datasets = ['few']", r"datasets,deep = .*": "datasets,deep = ['few'],['few']", r"changes = dict\(.*?\)": "changes = dict(part=100, epochs=1, num_steps=5)",
+         r"large = dict\(.*?\)": "large = dict(part=100, epochs=1, num_steps=5)", r"of,fresh = .*": "of,fresh = (42,),True",
          r"test = load.*": "test = few = Subset(load('digits').test, range(50))"}
 
 def turn(code, turned):
@@ -18,12 +21,21 @@ def turn(code, turned):
         if n: turned.add(k[:5])
     return code
 
+def few_digits(folder):
+    "Of every embedded digit ten images to learn and three to test, as a folder of files: the test is of the training, not of many answers"
+    d = load('digits')
+    for part,images,n in ('train', d.train, 10), ('test', d.test, 3):
+        for c in range(10):
+            (place := folder/part/str(c)).mkdir(parents=True)
+            for i,x in enumerate(islice((x for x,y in images if y==c), n)): Image.fromarray((255*x[0]).byte().numpy()).save(place/f'{i}.png')
+
 def lines(place): return sum(p.read_text().count('\n') for p in (place/'results').glob('*.jsonl'))
 
 @pytest.mark.slow
 def test_lessons_train(tmp_path, monkeypatch):
     "In one test, as the later lessons ask what the earlier ones found"
     monkeypatch.setenv('SNNKIT_RESULTS', str(tmp_path/'results')); monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache')); monkeypatch.setenv('IN_TEST', '1')
+    few_digits(tmp_path/'few'); monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('LOKY_MAX_CPU_COUNT', '1') # in this process, and by torch: for so few images no kernel is worth its compilation
     for lesson in lessons:
         before,turned,shell = lines(tmp_path),set(),CaptureShell()
