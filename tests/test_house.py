@@ -11,7 +11,7 @@ from common import notebooks,root
 
 names = dict(
     encoding='poisson direct latency Poisson Direct Latency', neuron='simulate', spikebp='lif', events='Spikes Geometry Neuron Buffers', fused='fused_lif', engine='use dense to_train peak_rate',
-    layers='Conv2d Linear AvgPool2d Flatten Dropout BatchNorm2d LIF IF Integrator norms fold Residual', models='lenet vgg vgg9 resnet9 resnet11 twin calibrate',
+    layers='Conv2d Linear AvgPool2d Flatten Dropout BatchNorm2d LIF IF Integrator norms fold Residual', models='lenet vgg vgg9 resnet9 resnet11 efficientnet twin calibrate',
     data='load', training='fit evaluate set_seed', measures='firing_rates synaptic_ops energy error_increment accuracy_interval mcnemar break_even',
     experiments='Config Store run run_all table', cli='train compare experiment', bench='bench')
 

@@ -1,12 +1,14 @@
-"The networks are Lee et al.'s by shape, size, names and draws; every one trains with every norm; twins match; calibrated layers fire as asked."
+"The networks are Lee et al.'s, and Tan and Le's, by shape, size, names and draws; every one trains with every norm; twins match; calibrated layers fire as asked."
 import copy,inspect,math
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
+from torchvision.models import efficientnet_b0, efficientnet_b1, efficientnet_b4
+from torchvision.models.efficientnet import MBConv
 from snnkit.encoding import Direct, seeded
 from snnkit.engine import use
 from snnkit.layers import LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, Poisson, Residual, Subsample, norms, spike_trains, watch
-from snnkit.models import build, calibrate, find_factor, lee_init, lenet, lif_rates, models, resnet, resnet9, resnet11, twin, vgg, vgg9
+from snnkit.models import build, calibrate, efficientnet, find_factor, lee_init, lenet, lif_rates, models, resnet, resnet9, resnet11, twin, vgg, vgg9
 from snnkit.training import squared_error
 
 few = settings(max_examples=30, deadline=None, derandomize=True)
@@ -14,12 +16,21 @@ kinds = [None, *norms]
 
 def images(B, C=3, size=32, seed=0): return torch.rand(B, C, size, size, generator=seeded(seed))*2-1
 
+def narrow(name, width):
+    "What makes a net of the registry small"
+    return {} if name=='lenet' else dict(width=.01, depth=.3) if name=='efficientnet' else dict(width=width)
+
 def tiny(name, **kw):
     "A net of the registry, small, with images for it"
     torch.manual_seed(0)
-    size = dict(image_size=12) if name=='lenet' else dict(width=4, image_size=16)
+    size = narrow(name, 4) | dict(image_size=dict(lenet=12, efficientnet=32).get(name, 16))
     if name=='vgg': size['depth'] = 5
-    return build(name, **{**dict(num_steps=10), **size, **kw}), images(3, 1 if name=='lenet' else 3, size['image_size'])
+    if name=='efficientnet': size['num_steps'] = 25 # the last of its many layers must have something to hear
+    return build(name, **{**dict(num_steps=10, norm=None), **size, **kw}), images(3, 1 if name=='lenet' else 3, size['image_size'])
+
+def rate_for(name):
+    "A rate all layers can be brought to: a channel of a depthwise layer hears only itself, and when the layer before is rare it cannot be frequent"
+    return .05 if name=='efficientnet' else .15
 
 def count(net): return sum(p.numel() for p in net.parameters())
 
@@ -61,8 +72,17 @@ def test_resnet11_by_hand():
 @pytest.mark.parametrize('size', [28, 32, 9, 17])
 @pytest.mark.parametrize('name', models)
 def test_any_image_size(name, size):
-    net = build(name, image_size=size, in_channels=2, num_classes=7, num_steps=2, **({} if name=='lenet' else dict(width=2)))
+    net = build(name, image_size=size, in_channels=2, num_classes=7, num_steps=2, **narrow(name, 2))
     assert net(images(2, 2, size)).shape==(2, 7) and twin(net)(images(2, 2, size)).shape==(2, 7)
+
+@pytest.mark.parametrize('width,depth,theirs', [(1., 1., efficientnet_b0), (1., 1.1, efficientnet_b1), (1.4, 1.8, efficientnet_b4)])
+def test_efficientnet_is_the_original_without_its_gates(width, depth, theirs):
+    "All convolutions of torchvision's, and all shortcuts"
+    convs = lambda net: [(*m.weight.shape, *m.stride, *m.padding, m.groups) for n,m in net.named_modules() if isinstance(m, nn.Conv2d) and '.fc' not in n]
+    net,other = efficientnet(width, depth, image_size=224),theirs()
+    assert convs(net)==convs(other)
+    assert [isinstance(m, Residual) for n,m in net.named_children() if 'block' in n]==[m.use_res_connect for m in other.modules() if isinstance(m, MBConv)]
+    assert net.pool1.kernel_size==7
 
 # Names and draws
 
@@ -72,6 +92,13 @@ def test_names_of_plain_nets():
                                                  'flatten fc1 lif8 fc2 readout').split()
     full = list(dict(lenet(norm='shared', dropout=.1).named_children()))
     assert full=='encoder conv1 norm1 lif1 drop1 pool1 if1 conv2 norm2 lif2 drop2 pool2 if2 flatten fc1 lif3 drop3 fc2 readout'.split()
+
+def test_names_of_efficientnet():
+    net = efficientnet(.01, .3, norm='shared', dropout=.1)
+    assert list(dict(net.named_children()))==('encoder conv1 norm1 lif1 drop1 block1 drop3 block2 drop6 block3 drop9 block4 drop12 block5 drop15 block6 drop18 block7 drop21 block8 drop24 '
+                                              'conv25 norm25 lif25 drop25 pool1 if1 flatten fc readout').split()
+    assert list(dict(net.block1.body.named_children()))=='conv2 norm2 lif2 drop2 conv3 norm3'.split()
+    assert list(dict(net.block2.body.named_children()))=='conv4 norm4 lif4 drop4 conv5 norm5 lif5 drop5 conv6 norm6'.split()
 
 def test_names_of_residual_nets():
     net = resnet9(width=2, norm='shared', dropout=.25)
@@ -97,10 +124,10 @@ def test_norms_and_dropout_draw_nothing(name):
 
 @pytest.mark.parametrize('name', [o for o in models if o!='lenet'])
 def test_weights_are_drawn_with_the_nets_kappa(name):
-    net = build(name, width=8)
+    net = build(name, width=1 if name=='efficientnet' else 8)
     for m in net.modules():
         if isinstance(m, (Conv2d, Linear)) and m.weight.numel()>4000:
-            assert m.weight.std().item()==pytest.approx(((1 if 'resnet' in name else 2)/m.weight[0].numel())**.5, rel=.05)
+            assert m.weight.std().item()==pytest.approx(((2 if 'vgg' in name else 1)/m.weight[0].numel())**.5, rel=.05)
 
 def test_options_arrive():
     net = resnet9(width=2, leak=.9, threshold=.7, refractory=1, grad='atan', norm='threshold')
@@ -124,7 +151,7 @@ def test_signatures_name_every_option():
 @pytest.mark.parametrize('name', models)
 def test_a_training_step_changes_every_weight(name, norm, dropout):
     net,x = tiny(name, norm=norm, dropout=dropout)
-    calibrate(net, x, .15)
+    calibrate(net, x, rate_for(name))
     before = copy.deepcopy(net)
     loss = squared_error(net(x), torch.tensor([0, 1, 2]))
     loss.backward()
@@ -135,7 +162,7 @@ def test_a_training_step_changes_every_weight(name, norm, dropout):
 @pytest.mark.parametrize('name', [o for o in models if o!='lenet'])
 def test_events_give_the_same_spikes(name):
     net,x = tiny(name, leak=.75)
-    calibrate(net, x, .15)
+    calibrate(net, x, rate_for(name))
     with torch.no_grad():
         for p in net.parameters(): p.copy_((p*64).round()/64) # sums are exact in every order
     trains = []
@@ -169,10 +196,11 @@ def test_calibrated_layers_fire_as_asked(name, norm, training):
     net.train(training)
     rest = {n: b.clone() for n,b in net.named_buffers()}
     torch.manual_seed(3); want = torch.rand(2); torch.manual_seed(3)
-    t = calibrate(net, x, .15)
+    rate = rate_for(name); t = calibrate(net, x, rate)
     assert torch.rand(2).equal(want) and net.training is training and all(b.equal(rest[n]) for n,b in net.named_buffers())
     assert list(t)==['layer', 'before', 'after'] and list(t.layer)==[n for n,m in net.named_modules() if type(m) is LIF]
-    assert t.after.between(.9*.15, 1.1*.15).all() and not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    near = .2 if name=='efficientnet' else .1 # an identity's spike is worth just the threshold: beside a body that is silent, as some of so few channels are, rounding decides
+    assert t.after.between((1-near)*rate, (1+near)*rate).all() and not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
     assert lif_rates(net, x)==dict(zip(t.layer, t.after))
 
 def test_calibration_scales_and_does_nothing_else():
@@ -225,7 +253,8 @@ def test_factor_is_found(rate, log):
 @pytest.mark.parametrize('f,kw,match', [
     (vgg, dict(depth=4), 'at least 5'), (vgg, dict(depth=9.), 'integer'), (vgg, dict(width=0), 'width'), (vgg9, dict(image_size=7), 'at least 8'),
     (resnet11, dict(width=0), 'width'), (resnet9, dict(image_size=1), 'image_size'), (resnet, dict(blocks=((2, 0),)), 'stride'), (resnet, dict(blocks=((.5, 1),)), 'channels'),
-    (resnet9, dict(kappa=0), 'kappa'), (lenet, dict(leak=2), 'leak'), (resnet9, dict(reset='none'), 'reset'), (vgg9, dict(num_steps=0), 'num_steps')], ids=lambda o: getattr(o, '__name__', str(o)))
+    (resnet9, dict(kappa=0), 'kappa'), (lenet, dict(leak=2), 'leak'), (resnet9, dict(reset='none'), 'reset'), (vgg9, dict(num_steps=0), 'num_steps'),
+    (efficientnet, dict(width=0), '`width` is 0'), (efficientnet, dict(depth=-.5), '`depth` is -0.5'), (efficientnet, dict(width=math.inf), 'finite'), (efficientnet, dict(image_size=1), 'image_size')], ids=lambda o: getattr(o, '__name__', str(o)))
 def test_bad_arguments(f, kw, match):
     with pytest.raises(ValueError, match=match): f(**kw)
 
