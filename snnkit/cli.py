@@ -149,7 +149,7 @@ def report(
 # %% ../nbs/12_cli.ipynb #9be3d264
 @call_parse
 def experiment(
-    name:str,             # of the study: ablation, depths, folds, headline or direct
+    name:str,             # of the study: ablation, depths, folds, headline, direct or families
     data:str='MNIST',     # digits, MNIST, FashionMNIST, CIFAR10, CIFAR10-JPEG, or a folder or archive of class folders
     root:str=None,        # folder of the data; SNNKIT_DATA or a cache folder if not given
     part:int=None,        # images used of those that are not test; 20,000 if not given, or all digits

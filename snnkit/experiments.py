@@ -6,7 +6,7 @@
 __all__ = ['studies', 'Config', 'key', 'data_for', 'network', 'provenance', 'pack', 'unpack', 'count', 'answers', 'steady',
            'workplace', 'results_home', 'Store', 'run', 'effort', 'time_text', 'run_all', 'describe', 'ablation',
            'depths', 'folds', 'seeds', 'with_twins', 'config_of', 'groups', 'spread', 'table', 'best', 'increments',
-           'base_for', 'augment_for', 'best_of', 'deep_for', 'few_for', 'study']
+           'base_for', 'augment_for', 'best_of', 'deep_for', 'few_for', 'families', 'study']
 
 # %% ../nbs/09_experiments.ipynb #0c4a8e15
 import base64, hashlib, json, math, os, platform, shutil, time, warnings
@@ -459,6 +459,15 @@ def few_for(
     few = replace(_deep(base), encoder='direct', grad='atan', num_steps=4)
     return [replace(few, options=few.options | dict(pool_neurons=False, reset='subtract'), augment=o) for o in (None, augment_for(base.data))]
 
+def families(
+    base:Config # of the study
+)->list:        # four configurations
+    "A LeNet, a VGG of seven layers, a ResNet of nine and a small EfficientNet, all for four time steps, see `few_for`."
+    few,_ = few_for(base)
+    own = {k: few.options[k] for k in ('pool_neurons', 'reset')}
+    shapes = dict(lenet={}, vgg=dict(depth=7, width=16), resnet9=dict(width=16), efficientnet=dict(width=.25, depth=.3))
+    return [replace(few, model=m, options=o | own) for m,o in shapes.items()]
+
 # %% ../nbs/09_experiments.ipynb #f5b2c71d
 def _ablation(base, store, large, of): return seeds(ablation(base, augment_for(base.data)), of)
 def _depths(base, store, large, of): return seeds(depths(base) + depths(replace(base, norm='shared')), of)
@@ -471,8 +480,9 @@ def _large(base, store, large, of):
 
 def _headline(base, store, large, of): return with_twins(seeds(_large(base, store, large, of), of))
 def _direct(base, store, large, of): return with_twins(seeds(few_for(replace(base, **large)), of))
+def _families(base, store, large, of): return with_twins(seeds(families(base), of))
 
-studies = dict(ablation=_ablation, depths=_depths, folds=_folds, headline=_headline, direct=_direct)
+studies = dict(ablation=_ablation, depths=_depths, folds=_folds, headline=_headline, direct=_direct, families=_families)
 
 def study(
     name:str,          # of the study, see `studies`
