@@ -325,7 +325,7 @@ def plot_encoded(
     "Image, spikes of its lit pixels, the image as read, and its error against the number of steps."
     if fig is None: fig = plt.figure(figsize=(10, 2.9))
     axs = fig.subplots(1, 4, width_ratios=(1, 1.7, 1, 1.3), gridspec_kw=dict(left=.02, right=.985, top=.86, bottom=.2, wspace=.3))
-    for ax,x,title in ((axs[0], e.image, 'image'), (axs[2], e.read, f'read after {len(e.spikes)} steps')):
+    for ax,x,title in ((axs[0], e.image, 'image'), (axs[2], e.read, f'read after {len(e.spikes)} step' + 's'*(len(e.spikes)>1))):
         ax.imshow(x.numpy(), cmap='gray', vmin=0, vmax=1); ax.set_title(title, fontsize=10); ax.axis('off')
     s = e.spikes[:, e.image>0]; total,n = int(s.count_nonzero()),s.shape[1]; s = s[:, sample_rows(n, 40)]
     told = f'{total:,} spikes' if is_spikes(s) else 'currents'
@@ -336,6 +336,7 @@ def plot_encoded(
     if not e.expected.isnan().any(): axs[3].plot(e.steps, e.expected, color='C1', ls='--', lw=1, label='expected'); axs[3].legend(frameon=False, fontsize=9)
     axs[3].set(xlabel='time steps', ylim=(0, None)); axs[3].set_title('error (root mean square)', fontsize=10)
     few_ticks(axs[1], axs[3])
+    for ax in (axs[1], axs[3]): ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return fig
 
 # %% ../nbs/10_plots.ipynb #b35d8e1f
@@ -393,7 +394,7 @@ def plot_driven(
     ax = fig.add_subplot(grid[:, 1])
     ax.plot(d.grid, d.curve, lw=1, color='C0', label='closed form'); ax.plot(d.some, d.seen, '.', color='.5', label='simulated')
     ax.plot(d.mean, d.rate, 'o', ms=9, color='C3', clip_on=False, label='this neuron')
-    ax.set(xlabel='mean current (µA)', ylabel='firing rate (Hz)', ylim=(0, None)); ax.legend(frameon=False, fontsize=9, loc='upper left')
+    ax.set(xlabel='mean current (µA)', ylabel='firing rate (Hz)', ylim=(0, None)); ax.legend(frameon=False, fontsize=9, loc='lower right') # where no f-I curve passes
     few_ticks(*fig.axes)
     return fig
 
