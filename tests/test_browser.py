@@ -123,10 +123,16 @@ def errors(cells): return [(c['source'], o['ename'], o['evalue']) for c in cells
 
 @pytest.mark.parametrize('name', ['1_baseline', '5_ann_vs_snn'])
 def test_lesson_runs(lab, name):
-    page = lab.open(f'walkthrough/{name}.ipynb')
+    page = lab.open(f'walkthrough/{name}.ipynb', height=9000) # all of it in one view
     cells = lab.run_all(page)
-    lab.picture(page, name)
-    assert errors(cells) == [] and any('image/png' in o.get('data', {}) for c in cells for o in c['outputs'])
+    drawn = sum('image/png' in o.get('data', {}) for c in cells for o in c['outputs'])
+    assert errors(cells) == [] and drawn
+    for width in (1280, 800):
+        page.set_viewport_size(dict(width=width, height=9000))
+        page.wait_for_function(f'[...document.querySelectorAll(".jp-RenderedImage img")].filter(o => o.naturalWidth > 0).length == {drawn}', timeout=10_000)
+        boxes = [o.bounding_box() for o in page.locator('.jp-RenderedImage img').all()]
+        assert all(0<=b['x'] and b['x']+b['width']<=width for b in boxes), f'a picture is cut at a width of {width}'
+        lab.picture(page, f'{name}-{width}')
 
 class Shown:
     "An explorer on a page"

@@ -22,13 +22,14 @@ def folder(tmp_path_factory):
         (root/f'class{y}').mkdir(exist_ok=True); Image.fromarray(x[0].numpy()).save(root/f'class{y}'/f'{i}.png')
     return root
 
-def test_experiment_prints_its_table_and_goes_on(tmp_path):
+def test_experiment_prints_its_table_and_goes_on(folder, tmp_path):
     "A study of one seed from the shell; called again it finds all of it done; wrong names and seeds get one clear line."
-    args = 'snnkit-experiment', 'depths', '--data', 'digits', '--part', 200, '--num-steps', 5, '--epochs', 1, '--seeds', 7, '--jobs', 2, '--store', tmp_path/'r'
+    args = 'snnkit-experiment', 'depths', '--data', folder, '--part', 200, '--num-steps', 5, '--epochs', 1, '--seeds', 7, '--jobs', 2, '--store', tmp_path/'r'
+    kept = tmp_path/'r'/f'depths-{folder.name}.jsonl'
     text = call(*args)
     assert text.count('depth=')>=8 and 'norm=shared' in text and 'test (%)' in text
-    before = (tmp_path/'r'/'depths-digits.jsonl').read_bytes(); assert before.count(b'\n')==8
-    assert call(*args).splitlines()[-9:]==text.splitlines()[-9:] and (tmp_path/'r'/'depths-digits.jsonl').read_bytes()==before
+    before = kept.read_bytes(); assert before.count(b'\n')==8
+    assert call(*args).splitlines()[-9:]==text.splitlines()[-9:] and kept.read_bytes()==before
     for o,said in (({1: 'depth'}, 'headline'), ({11: 'seven'}, 'commas')):
         assert said in call(*(o.get(i, a) for i,a in enumerate(args)), ok=False)
 
