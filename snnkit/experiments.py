@@ -390,8 +390,8 @@ def table(
         test,low,high = 100*np.clip(spread([r['test_accuracy'] for r in rs], accuracy_interval(hit, n, confidence), confidence), 0, 1)
         mean = lambda f: float(np.mean([f(r) for r in rs]))
         rows[describe(config_of(rs[0]), base)] = dict(runs=len(rs), valid=100*mean(lambda r: r['valid_accuracy']), test=test, low=low, high=high, parameters=rs[0]['parameters'],
-            spikes=mean(lambda r: r.get('spikes', math.nan)), operations=mean(lambda r: sum(o[1] for o in r['operations'].values()))/1e6, energy=mean(lambda r: r['energy']))
-    return pd.DataFrame.from_dict(rows, orient='index').rename(columns=dict(valid='valid (%)', test='test (%)', operations='operations (M)', energy='energy (µJ)'))
+            spikes=mean(lambda r: r.get('spikes', math.nan))/1e3, operations=mean(lambda r: sum(o[1] for o in r['operations'].values()))/1e6, energy=mean(lambda r: r['energy']))
+    return pd.DataFrame.from_dict(rows, orient='index').rename(columns=dict(valid='valid (%)', test='test (%)', spikes='spikes (k)', operations='operations (M)', energy='energy (µJ)'))
 
 # %% ../nbs/09_experiments.ipynb #92d4ec5a
 def best(
