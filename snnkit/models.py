@@ -52,10 +52,12 @@ class Parts:
         norm:str=None,    # between a convolution and its neurons: a name in `norms`; nothing if None
         dropout:float=0., # share of a hidden layer's neurons that is dropped in training, in [0, 1)
         pool_neurons:bool=True, # neurons behind the pools, so that these give spikes and not means of them?
+        narrow_neurons:bool=False, # neurons behind inverted blocks, so that these give spikes and not currents?
         **neuron          # options of the `LIF` layers
     ):
         check_dropout(dropout)
-        self.num_steps,self.norm,self.dropout,self.pool_neurons,self.neuron = num_steps,norm,dropout,pool_neurons,neuron
+        self.num_steps,self.norm,self.dropout,self.neuron = num_steps,norm,dropout,neuron
+        self.pool_neurons,self.narrow_neurons = pool_neurons,narrow_neurons
 
     def conv(self, n, c, o, kernel, stride=1, groups=1):
         "Convolution `n` from `c` to `o` channels, and its norm."
@@ -241,13 +243,12 @@ def inverted(self:Parts,
     kernel:int, # height and width of the depthwise kernel, odd
     stride:int  # of the depthwise convolution
 )->dict:        # layers by name
-    "Inverted residual block `i` (Sandler et al. 2018, Tan and Le 2019), with spikes; it has a shortcut if its output has the shape of its input."
+    "Inverted residual block `i` (Sandler et al. 2018, Tan and Le 2019), with spikes inside; it has a shortcut if its output has the shape of its input."
     wide,body = expand*c,{}
     if expand>1: body,n = self.conv(n, c, wide, 1) | self.fire(n),n+1
     body |= self.conv(n, wide, wide, kernel, stride, wide) | self.fire(n) | self.conv(n+1, wide, o, 1)
-    body,neuron = nn.Sequential(OrderedDict(body)),LIF(**self.neuron)
-    whole = Residual(body, neuron) if c==o and stride==1 else nn.Sequential(OrderedDict(body=body, neuron=neuron))
-    return {f'block{i}': whole} | self.drop(n+1)
+    parts = dict(body=nn.Sequential(OrderedDict(body)), neuron=LIF(**self.neuron) if self.narrow_neurons else nn.Identity())
+    return {f'block{i}': Residual(**parts) if c==o and stride==1 else nn.Sequential(OrderedDict(parts))} | (self.drop(n+1) if self.narrow_neurons else {})
 
 # %% ../nbs/05_models.ipynb #97474df5
 stages = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5), (6, 320, 1, 1, 3)) # of B0: times wider inside, channels, blocks, stride of the first, kernel
@@ -282,7 +283,7 @@ def efficientnet(
     kappa:float=1.,         # see `lee_init`
     norm:str='shared',      # see `Parts`
     dropout:float=0.,       # see `Parts`
-    **neuron                # `pool_neurons`, see `Parts`; all else are options of the hidden `LIF` layers
+    **neuron                # `pool_neurons` and `narrow_neurons`, see `Parts`; all else are options of the hidden `LIF` layers
 )->nn.Sequential:           # images [B, C, H, W] -> scores [B, K]
     "A spiking EfficientNet after Tan and Le 2019, without squeeze-and-excitation; raises ValueError for impossible sizes."
     check_whole('image_size', image_size, 2, 'Usual are 32 and 224.')
@@ -330,7 +331,7 @@ def makers(
             last,beside = [],None
         elif isinstance(m, nn.Sequential):
             for child in m: walk(child)
-        elif isinstance(m, tuple(norms.values())) or list(m.parameters(recurse=False)): last = [m]
+        elif isinstance(m, tuple(norms.values())) or list(m.parameters(recurse=False)): last,beside = [m],None
         else: need(not list(m.children()), f'`model` holds a {type(m).__name__}', 'only in `nn.Sequential` and `Residual` it is known what feeds what', 'Build it of these.')
     walk(model)
     for n,(_,layers,_) in out.items():

@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.models import efficientnet_b0, efficientnet_b1, efficientnet_b4
 from torchvision.models.efficientnet import MBConv
 from snnkit.encoding import Direct, seeded
-from snnkit.engine import use
+from snnkit.engine import dense, use
 from snnkit.layers import LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, Poisson, Residual, Subsample, norms, spike_trains, watch
 from snnkit.models import build, calibrate, efficientnet, find_factor, lee_init, lenet, lif_rates, models, resnet, resnet9, resnet11, twin, vgg, vgg9
 from snnkit.training import squared_error
@@ -94,11 +94,20 @@ def test_names_of_plain_nets():
     assert full=='encoder conv1 norm1 lif1 drop1 pool1 if1 conv2 norm2 lif2 drop2 pool2 if2 flatten fc1 lif3 drop3 fc2 readout'.split()
 
 def test_names_of_efficientnet():
-    net = efficientnet(.01, .3, norm='shared', dropout=.1)
+    net = efficientnet(.01, .3, norm='shared', dropout=.1, narrow_neurons=True)
     assert list(dict(net.named_children()))==('encoder conv1 norm1 lif1 drop1 block1 drop3 block2 drop6 block3 drop9 block4 drop12 block5 drop15 block6 drop18 block7 drop21 block8 drop24 '
                                               'conv25 norm25 lif25 drop25 pool1 if1 flatten fc readout').split()
     assert list(dict(net.block1.body.named_children()))=='conv2 norm2 lif2 drop2 conv3 norm3'.split()
     assert list(dict(net.block2.body.named_children()))=='conv4 norm4 lif4 drop4 conv5 norm5 lif5 drop5 conv6 norm6'.split()
+    plain = efficientnet(.01, .3, norm='shared', dropout=.1)
+    assert [n for n,_ in plain.named_children() if 'drop' in n]==['drop1', 'drop25'] and [n for n,_ in plain.named_parameters()]==[n for n,_ in net.named_parameters()]
+
+def test_between_efficientnets_blocks_go_currents_or_spikes():
+    for narrow in (False, True):
+        net,x = tiny('efficientnet', norm='shared', narrow_neurons=narrow)
+        out = {}
+        with watch(net, lambda n,m,x,y: out.update({n: dense(y)}), (Residual, nn.Sequential)): net(x)
+        for n in ('block1', 'block2', 'block5'): assert (((out[n]==0) | (out[n]==1)).all().item()) is narrow
 
 def test_names_of_residual_nets():
     net = resnet9(width=2, norm='shared', dropout=.25)
