@@ -37,6 +37,7 @@ def test_lessons_train(tmp_path, monkeypatch):
     monkeypatch.setenv('SNNKIT_RESULTS', str(tmp_path/'results')); monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache')); monkeypatch.setenv('IN_TEST', '1')
     few_digits(tmp_path/'few'); monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('LOKY_MAX_CPU_COUNT', '1') # in this process, and by torch: for so few images no kernel is worth its compilation
+    monkeypatch.setattr('snnkit.experiments.use', lambda _: use('torch'))
     for lesson in lessons:
         before,turned,shell = lines(tmp_path),set(),CaptureShell()
         for c in read_nb(lesson).cells:
