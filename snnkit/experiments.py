@@ -445,6 +445,7 @@ def best_of(
 
 # %% ../nbs/09_experiments.ipynb #c40d8f1e
 def _deep(base): return replace(depths(base, (7,))[0], norm='shared', epochs=3*base.epochs//2) # it does not train without a norm
+_soft = dict(pool_neurons=False, reset='subtract') # for few steps
 
 def deep_for(
     base:Config # of the study
@@ -457,16 +458,15 @@ def few_for(
 )->list:        # two configurations
     "A VGG of seven layers for four time steps: intensities as input, surrogate gradient (Fang et al. 2021 train theirs so), soft reset, no neurons behind the pools; on images as they are, and augmented."
     few = replace(_deep(base), encoder='direct', grad='atan', num_steps=4)
-    return [replace(few, options=few.options | dict(pool_neurons=False, reset='subtract'), augment=o) for o in (None, augment_for(base.data))]
+    return [replace(few, options=few.options | _soft, augment=o) for o in (None, augment_for(base.data))]
 
 def families(
     base:Config # of the study
 )->list:        # four configurations
     "A LeNet, a VGG of seven layers, a ResNet of nine and a small EfficientNet, all for four time steps, see `few_for`."
     few,_ = few_for(base)
-    own = {k: few.options[k] for k in ('pool_neurons', 'reset')}
-    shapes = dict(lenet={}, vgg=dict(depth=7, width=16), resnet9=dict(width=16), efficientnet=dict(width=.25, depth=.3))
-    return [replace(few, model=m, options=o | own) for m,o in shapes.items()]
+    def other(model, **shape): return replace(few, model=model, options=base.options | shape | _soft)
+    return [other('lenet'), few, other('resnet9', width=16), other('efficientnet', width=.25, depth=.3)]
 
 # %% ../nbs/09_experiments.ipynb #f5b2c71d
 def _ablation(base, store, large, of): return seeds(ablation(base, augment_for(base.data)), of)

@@ -314,7 +314,7 @@ class Residual(nn.Module):
     "Lee et al.'s block: the currents of `body` and `shortcut` meet in the membranes of `neuron`."
     def __init__(self,
         body:nn.Module,         # ends with a synapse or a norm
-        neuron:nn.Module,       # a `LIF`
+        neuron:nn.Module,       # a `LIF`, or `nn.Identity()` to hand on the current
         shortcut:nn.Module=None # a 1x1 `Conv2d`, or `Subsample`; the identity if None
     ):
         super().__init__()

@@ -71,6 +71,10 @@ class Parts:
         "The neurons behind synapse `n`, and their dropout."
         return {f'lif{n}': LIF(**self.neuron)} | self.drop(n)
 
+    def readout(self, name, features, num_classes):
+        "The last synapse, called `name`, and the integrator."
+        return {name: Linear(features, num_classes, bias=False), 'readout': Integrator(self.neuron.get('leak', .99))}
+
     def pool(self, k, size=2):
         "Pool `k` over `size` x `size` pixels and its neuron, if it has one."
         grad = self.neuron.get('grad', 'spike_bp')
@@ -86,8 +90,7 @@ def head(self:Parts,
     num_classes:int # outputs K
 )->dict:            # layers by name
     "The hidden layer, the readout and the integrator."
-    return {'flatten': Flatten(), 'fc1': Linear(features, hidden, bias=False)} | self.fire(n) | {
-        'fc2': Linear(hidden, num_classes, bias=False), 'readout': Integrator(self.neuron.get('leak', .99))}
+    return {'flatten': Flatten(), 'fc1': Linear(features, hidden, bias=False)} | self.fire(n) | self.readout('fc2', hidden, num_classes)
 
 # %% ../nbs/05_models.ipynb #d0569e4f
 def plain(
@@ -295,7 +298,7 @@ def efficientnet(
         layers |= part.inverted(i, n, c, o, expand, kernel, s)
         stride,n = stride*s,n+2+(expand>1)
     layers |= part.conv(n, o, 4*o, 1) | part.fire(n) | part.pool(1, -(-image_size//stride))
-    layers |= dict(flatten=Flatten(), fc=Linear(4*o, num_classes, bias=False), readout=Integrator(part.neuron.get('leak', .99)))
+    layers |= dict(flatten=Flatten()) | part.readout('fc', 4*o, num_classes)
     return lee_init(nn.Sequential(layers), kappa)
 
 # %% ../nbs/05_models.ipynb #5e7f81bc

@@ -103,11 +103,11 @@ def test_names_of_efficientnet():
     assert [n for n,_ in plain.named_children() if 'drop' in n]==['drop1', 'drop25'] and [n for n,_ in plain.named_parameters()]==[n for n,_ in net.named_parameters()]
 
 def test_between_efficientnets_blocks_go_currents_or_spikes():
-    for narrow in (False, True):
-        net,x = tiny('efficientnet', norm='shared', narrow_neurons=narrow)
+    for spiking in (False, True):
+        net,x = tiny('efficientnet', norm='shared', narrow_neurons=spiking)
         out = {}
         with watch(net, lambda n,m,x,y: out.update({n: dense(y)}), (Residual, nn.Sequential)): net(x)
-        for n in ('block1', 'block2', 'block5'): assert (((out[n]==0) | (out[n]==1)).all().item()) is narrow
+        for n in ('block1', 'block2', 'block5'): assert (((out[n]==0) | (out[n]==1)).all().item()) is spiking
 
 def test_names_of_residual_nets():
     net = resnet9(width=2, norm='shared', dropout=.25)
@@ -205,12 +205,12 @@ def test_calibrated_layers_fire_as_asked(name, norm, training):
     net.train(training)
     rest = {n: b.clone() for n,b in net.named_buffers()}
     torch.manual_seed(3); want = torch.rand(2); torch.manual_seed(3)
-    rate = rate_for(name); t = calibrate(net, x, rate)
+    rate,mode = rate_for(name),'torch' if name=='efficientnet' else 'auto' # in a chain that long one spike that rounding moves changes most spikes of the last layers
+    with use(mode): t,again = calibrate(net, x, rate),lif_rates(net, x)
     assert torch.rand(2).equal(want) and net.training is training and all(b.equal(rest[n]) for n,b in net.named_buffers())
     assert list(t)==['layer', 'before', 'after'] and list(t.layer)==[n for n,m in net.named_modules() if type(m) is LIF]
-    near = .2 if name=='efficientnet' else .1 # an identity's spike is worth just the threshold: beside a body that is silent, as some of so few channels are, rounding decides
-    assert t.after.between((1-near)*rate, (1+near)*rate).all() and not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
-    assert lif_rates(net, x)==dict(zip(t.layer, t.after))
+    assert t.after.between(.9*rate, 1.1*rate).all() and not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    assert again==dict(zip(t.layer, t.after))
 
 def test_calibration_scales_and_does_nothing_else():
     net,x = tiny('resnet11', norm='shared')
