@@ -381,7 +381,7 @@ def _buffers(i, g, pool=None, back=False, syn=None, cuts=None):
     pitch = min(64, parts[0].end)+parts[-1].g.pitch if split else g.pitch       # floats of a pixel
     keys,acc = g.C*g.s*g.s*back,M if split else min(M, steps if g.linear else px) # of a channel at once
     return k.Buffers(
-        floats('m', g.Hm*g.Wm*pitch+g.run), floats('Gp', pq), floats('all', steps*g.run*(g.linear and back)), floats('f', max(q, pq)), floats('N', max(q, pq)*back), floats('scale', q), floats('pscale', pq),
+        floats('m', g.Hm*g.Wm*pitch+g.run), floats('Gp', pq), floats('all', steps*g.run*(g.linear and back)), floats('f', g.n), floats('scale', q), floats('pscale', pq),
         floats('acc', 16*acc), ints('px', L), ints('lit', L+1), ints('start', steps+1), scratch(i, 'ev', E, np.uint16 if g.C<=2**16 else np.int32),
         ints('at', E if back or syn and not syn.s.unit else 0), ints('run', K), syn.rank if syn else _all, *k.reach(g), ints('count', keys), ints('group', keys), ints('lo', keys+1),
         ints('place', M), ints('spot', M), *k.windows(pool))
@@ -520,24 +520,30 @@ class _Scan(Function):
         return _unplanes(dx, shape),*params,None,None,None
 
 # %% ../nbs/03_engine.ipynb #8a63e1f5
+def _rows(x, last): # a row of numbers for each step, in the order of memory: channels `last`, or not
+    return np.ascontiguousarray(_planes(x) if last else x.detach().numpy()).reshape(len(x), -1)
+
+def _unrows(a, shape, last): # the inverse
+    return _unplanes(a.reshape(*shape[:2], -1, shape[2]), shape) if last else torch.from_numpy(a).reshape(shape)
+
 class _Surrogate(Function):
     @staticmethod
     def forward(ctx, x, leak, threshold, soft, grad):
-        k,a = _kernels(),np.ascontiguousarray(_planes(x))
-        s,v,T = fresh(*a.shape),fresh(len(a), a[0].size),len(a)
-        ctx.a = k._surrogates.index(grad),np.float32(leak),soft,v,x.shape
-        share(lambda n0, n1, i: k._dense_scan(n0, n1, a.reshape(T, -1), np.float32(leak), np.float32(threshold), soft, s.reshape(T, -1), v, scratch(i, 'run', 2**10)), v.shape[1])
-        s = _unplanes(s, x.shape); ctx.save_for_backward(s)
+        last = not x.is_contiguous() # what comes out lies in memory as what came in
+        k,a = _kernels(),_rows(x, last)
+        s,v,leak,threshold = fresh(*a.shape),fresh(*a.shape),np.float32(leak),np.float32(threshold)
+        share(lambda n0, n1, i: k._dense_scan(n0, n1, a, leak, threshold, soft, s, v, scratch(i, 'run', 2**10)), a.shape[1])
+        s = _unrows(s, x.shape, last); ctx.save_for_backward(s)
+        ctx.a = k._surrogates.index(grad),leak,soft,v,last
         return s
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        (kind,leak,soft,v,shape),(s,) = ctx.a,ctx.saved_tensors
-        g = np.ascontiguousarray(_planes(grad)); dx = fresh(*g.shape)
-        flat = [o.reshape(v.shape) for o in (g, _planes(s), dx)]
-        share(lambda n0, n1, i: _kernels()._dense_back(n0, n1, *flat[:2], v, kind, leak, soft, flat[2], scratch(i, 'run', 2**10)), v.shape[1])
-        return _unplanes(dx, shape),*[None]*4
+        (kind,leak,soft,v,last),(s,) = ctx.a,ctx.saved_tensors
+        k,g,s,dx = _kernels(),_rows(grad, last),_rows(s, last),fresh(*v.shape)
+        share(lambda n0, n1, i: k._dense_back(n0, n1, g, s, v, kind, leak, soft, dx, scratch(i, 'run', 2**10)), v.shape[1])
+        return _unrows(dx, grad.shape, last),*[None]*4
 
 # %% ../nbs/03_engine.ipynb #c7d81f35
 def _wide(a, x, words): # a number for each step and channel, as rows for the kernels
@@ -831,8 +837,12 @@ def _pays(layer, x, owed):
     if x.numel()<_small: return False
     learn,n = torch.is_grad_enabled() and layer.weight.requires_grad,x.shape[0]*x.shape[1]
     (dense_call,dense_each),(call,*each) = _costs(layer, x.shape[2:], learn, learn and x.requires_grad, owed)
-    rate = x.rate if isinstance(x, Train) else torch.count_nonzero(dense(x)).item()/x.numel()
+    rate = x.rate if isinstance(x, Train) else _rate(dense(x))
     return call + n*_between(rate, each) < dense_call + n*dense_each
+
+def _rate(x): # of a dense train, guessed from an eighth of the images: counting all of them costs a step's twentieth
+    some = x[:, :-(-x.shape[1]//8)]
+    return torch.count_nonzero(some).item()/some.numel()
 
 def _between(rate, each): # on the lines through what was measured, and on beyond the last
     i = min(max(1, bisect(_rates, rate)), len(each)-1)

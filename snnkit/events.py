@@ -379,7 +379,7 @@ class Buffers(NamedTuple):
     "Memory that a thread works in."
     m:np.ndarray;Gp:np.ndarray      # currents or their gradients, with margins; gradients of a pool
     all:np.ndarray                  # gradients of all images and steps, for a linear layer
-    f:np.ndarray;N:np.ndarray       # trace and count of the output spikes
+    f:np.ndarray                    # a row on its way from lane to lane
     scale:np.ndarray;pscale:np.ndarray # factors on the gradients, and a pool's
     acc:np.ndarray                  # sums that are not folded yet
     px:np.ndarray;lit:np.ndarray;start:np.ndarray # pixels that fire, where their events begin, and where those of a step begin
@@ -634,19 +634,13 @@ def _currents(k0, k1, b0, b1, T, values, g, w, rows, cell, out, words, counts, u
 @_inner
 def _correction(words, b, k, cell, u, scale): # NG/threshold of a block's neurons, or 1
     z = zeros(words, _one); n = width(z); T,P = words.shape[2:]
-    one,lnl,th = full(np.float32(1), z),full(np.log(cell.leak), z),full(cell.threshold, z)
-    for i in range(0, P*n, n): store(u.f, i, 0, z); store(u.N, i, 0, z); store(scale, i, 0, one)
-    if not cell.scaled: return
-    for t in range(T):
-        age = full(cell.leak**np.float32(T-1-t), z)
-        for p in range(P):
-            w = words[b, k, t, p]
-            if w:
-                store(u.f, p*n, 0, add(load(u.f, p*n, 0, z), where(w, age, z)))
-                store(u.N, p*n, 0, add(load(u.N, p*n, 0, z), where(w, one, z)))
-    for i in range(0, P*n, n):
-        f,N = load(u.f, i, 0, z),load(u.N, i, 0, z)
-        store(scale, i, 0, div(where(above(N, z), add(one, div(mul(lnl, f), N)), z), th))
+    one,leak,lnl,th = full(np.float32(1), z),full(cell.leak, z),full(np.log(cell.leak), z),full(cell.threshold, z)
+    for p in range(P):
+        f,N,y = z,z,one # trace and count of the spikes stay in registers
+        if cell.scaled:
+            for t in range(T): s = where(words[b, k, t, p], one, z); f,N = muladd(leak, f, s),add(N, s)
+            y = div(where(above(N, z), add(one, div(mul(lnl, f), N)), z), th)
+        store(scale, p*n, 0, y)
 
 # %% ../nbs/02a_events.ipynb #5d6f9c56
 @_inner
@@ -812,19 +806,19 @@ def _pool_back(b0, b1, s, pool, cell, gspikes, words, offsets, grads, u):
 # %% ../nbs/02a_events.ipynb #7b666d79
 @_inner
 def _take(words, b, k, t, g, N, soft, pool, u): # spikes of one step set G from the G of the pool behind them
-    z,z16,row,P = zeros(words, _one),zeros(_16, _one),words[b, k, t],g.Ho*g.Wo
-    for o0 in range(0, P, 16):
-        lit = _lit(row, o0)
-        while lit:
-            o = o0+first(lit); lit = rest(lit)
-            y,x = o//g.Wo,o%g.Wo
-            p,w = (y+g.qh)*g.Wm + x+g.qw,np.uint64(row[o])
-            d = mul(_windows(y, x, pool, z, u), load(u.scale, o*g.n, 0, z))
-            if N==0: put(u.m, p*g.pitch, row[o], add(load(u.m, p*g.pitch, 0, z), d) if soft else d); continue
-            store(u.f, 0, 0, d)
-            for c in range(0, min(g.O-64*k, 64), 16):
-                i,d16 = _spot(g, N, p, c),load(u.f, c, 0, z16)
-                put(u.m, i, cut(w >> np.uint64(c), _16), add(load(u.m, i, 0, z16), d16) if soft else d16)
+    z,z16,row = zeros(words, _one),zeros(_16, _one),words[b, k, t]
+    for y in range(g.Ho):
+        for x0 in range(0, g.Wo, 16):
+            lit = _lit(row, y*g.Wo+x0) & ((np.uint64(1) << np.uint64(min(16, g.Wo-x0))) - np.uint64(1))
+            while lit:
+                x = x0+first(lit); lit = rest(lit)
+                o,p = y*g.Wo+x,(y+g.qh)*g.Wm + x+g.qw
+                d,w = mul(_windows(y, x, pool, z, u), load(u.scale, o*g.n, 0, z)),np.uint64(row[o])
+                if N==0: put(u.m, p*g.pitch, row[o], add(load(u.m, p*g.pitch, 0, z), d) if soft else d); continue
+                store(u.f, 0, 0, d)
+                for c in range(0, min(g.O-64*k, 64), 16):
+                    i,d16 = _spot(g, N, p, c),load(u.f, c, 0, z16)
+                    put(u.m, i, cut(w >> np.uint64(c), _16), add(load(u.m, i, 0, z16), d16) if soft else d16)
 
 # %% ../nbs/02a_events.ipynb #d1fd851d
 @_inner
@@ -942,23 +936,28 @@ def _dense_scan(n0, n1, x, leak, threshold, soft, spikes, v, m): # m is a buffer
     for a in range(n0, n1, len(m)):
         n = min(len(m), n1-a); m[:] = 0
         for t in range(len(x)):
+            xt,st,vt = x[t, a:a+n],spikes[t, a:a+n],v[t, a:a+n] # as arrays of their own: in vector instructions
             for i in range(n):
-                u = m[i] + x[t, a+i]; s = np.float32(u>threshold)
-                spikes[t, a+i] = s; v[t, a+i] = u-threshold
+                u = m[i] + xt[i]; s = np.float32(u>threshold)
+                st[i] = s; vt[i] = u-threshold
                 m[i] = leak*(u - threshold*s if soft else u*(one-s))
 
 # %% ../nbs/02a_events.ipynb #d05e2a86
+@_inner
+def _slopes(kind, v, out): # in a loop of their own, of which the compiler makes one for each surrogate
+    for i in range(len(v)): out[i] = _slope(kind, v[i])
+
 @_jit
 def _dense_back(n0, n1, g, spikes, v, kind, leak, soft, dx, m):
     one = np.float32(1)
     for a in range(n0, n1, len(m)):
         n = min(len(m), n1-a); m[:] = 0
         for t in range(len(g)-1, -1, -1):
-            for i in range(n):
-                d = g[t, a+i]*_slope(kind, v[t, a+i]) + m[i]
-                dx[t, a+i] = d; m[i] = leak*d
+            gt,st,dt = g[t, a:a+n],spikes[t-1, a:a+n],dx[t, a:a+n]
+            _slopes(kind, v[t, a:a+n], dt)
+            for i in range(n): dt[i] = gt[i]*dt[i] + m[i]; m[i] = leak*dt[i]
             if t and not soft:
-                for i in range(n): m[i] *= one-spikes[t-1, a+i]
+                for i in range(n): m[i] *= one-st[i]
 
 # %% ../nbs/02a_events.ipynb #5b8d2e47
 @_jit
