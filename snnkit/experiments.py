@@ -389,9 +389,9 @@ def table(
         hit,n = unpack(rs[0]).sum().item(),rs[0]['images']['test']
         test,low,high = 100*np.clip(spread([r['test_accuracy'] for r in rs], accuracy_interval(hit, n, confidence), confidence), 0, 1)
         mean = lambda f: float(np.mean([f(r) for r in rs]))
-        rows[describe(config_of(rs[0]), base)] = dict(runs=len(rs), valid=100*mean(lambda r: r['valid_accuracy']), test=test, low=low, high=high, parameters=rs[0]['parameters'],
+        rows[describe(config_of(rs[0]), base)] = dict(runs=len(rs), valid=100*mean(lambda r: r['valid_accuracy']), test=test, low=low, high=high, parameters=rs[0]['parameters']/1e3,
             spikes=mean(lambda r: r.get('spikes', math.nan))/1e3, operations=mean(lambda r: sum(o[1] for o in r['operations'].values()))/1e6, energy=mean(lambda r: r['energy']))
-    return pd.DataFrame.from_dict(rows, orient='index').rename(columns=dict(valid='valid (%)', test='test (%)', spikes='spikes (k)', operations='operations (M)', energy='energy (µJ)'))
+    return pd.DataFrame.from_dict(rows, orient='index').rename(columns=dict(valid='valid (%)', test='test (%)', parameters='params (k)', spikes='spikes (k)', operations='ops (M)', energy='energy (µJ)'))
 
 # %% ../nbs/09_experiments.ipynb #92d4ec5a
 def best(
@@ -455,16 +455,17 @@ def deep_for(
 
 def few_for(
     base:Config # of the study
-)->list:        # two configurations
-    "A VGG of seven layers for four time steps: intensities as input, surrogate gradient (Fang et al. 2021 train theirs so), soft reset, no neurons behind the pools; on images as they are, and augmented."
+)->list:        # three configurations
+    "A VGG of seven layers for few time steps: intensities as input, surrogate gradient (Fang et al. 2021 train theirs so), soft reset, no neurons behind the pools; four steps on images as they are, and augmented, and eight steps."
     few = replace(_deep(base), encoder='direct', grad='atan', num_steps=4)
-    return [replace(few, options=few.options | _soft, augment=o) for o in (None, augment_for(base.data))]
+    few = replace(few, options=few.options | _soft)
+    return [few, replace(few, augment=augment_for(base.data)), replace(few, num_steps=8)]
 
 def families(
     base:Config # of the study
 )->list:        # four configurations
     "A LeNet, a VGG of seven layers, a ResNet of nine and a small EfficientNet, all for four time steps, see `few_for`."
-    few,_ = few_for(base)
+    few = few_for(base)[0]
     def other(model, **shape): return replace(few, model=model, options=base.options | shape | _soft)
     return [other('lenet'), few, other('resnet9', width=16), other('efficientnet', width=.25, depth=.3)]
 
