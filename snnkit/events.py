@@ -953,10 +953,11 @@ def _dense_back(n0, n1, g, spikes, v, kind, leak, soft, dx, m):
     for a in range(n0, n1, len(m)):
         n = min(len(m), n1-a); m[:] = 0
         for t in range(len(g)-1, -1, -1):
-            gt,st,dt = g[t, a:a+n],spikes[t-1, a:a+n],dx[t, a:a+n]
+            gt,dt = g[t, a:a+n],dx[t, a:a+n]
             _slopes(kind, v[t, a:a+n], dt)
             for i in range(n): dt[i] = gt[i]*dt[i] + m[i]; m[i] = leak*dt[i]
             if t and not soft:
+                st = spikes[t-1, a:a+n]
                 for i in range(n): m[i] *= one-st[i]
 
 # %% ../nbs/02a_events.ipynb #5b8d2e47
