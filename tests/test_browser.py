@@ -3,7 +3,7 @@ import json,os,shutil,socket,subprocess,sys,time
 from urllib.error import URLError
 from urllib.request import urlopen
 import pytest
-from common import project_copy
+from common import project_copy,share_kernels
 
 pytestmark = pytest.mark.browser
 flags = '''--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
@@ -45,6 +45,7 @@ def server(env, home):
     args = dict(ip='127.0.0.1', port=port, port_retries=0, open_browser=False, allow_root=True)
     args = [f'--ServerApp.{k}={v}' for k,v in args.items()] + ['--IdentityProvider.token=', '--LabApp.expose_app_in_browser=True']
     with project_copy() as d, open(home/'server.log', 'w') as log:
+        share_kernels(d/'snnkit')
         cmd = [sys.executable, '-m', 'jupyterlab', f"--ServerApp.root_dir={d/'nbs'}", *args]
         p = subprocess.Popen(cmd, env=env | {'PYTHONPATH': str(d)}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:

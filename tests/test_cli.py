@@ -3,6 +3,7 @@ import json, subprocess, sys
 from pathlib import Path
 import pytest
 from PIL import Image
+from snnkit import cli
 from small_training import images
 
 bin = Path(sys.executable).parent
@@ -59,10 +60,17 @@ def test_compare_prints_and_saves_table_and_pictures(folder, tmp_path):
     assert set(r['accuracy'])=={'SNN accuracy', 'ANN accuracy', 'error increment'} and r['layers']['lif1']['spikes']>0
     for n in ('snn', 'ann'): assert (tmp_path/n/'model.safetensors').exists()
 
-@pytest.mark.parametrize('args, text', [
-    (['--data', 'mnits'], 'must be one of digits'), (['--model', 'alexnet'], "one of 'lenet'"), (['--num-steps', '0'], 'num_steps'),
-    (['--epochs', '0'], 'epochs'), (['--lr', '-1'], 'lr'), (['--data', '/no/such/folder'], '/no/such/folder')])
-@pytest.mark.parametrize('command', ['snnkit-train', 'snnkit-compare'])
-def test_mistakes_get_one_clear_line(command, args, text, tmp_path):
-    err = call(command, *args, '--out', tmp_path/'out', ok=False)
-    assert text in err and not (tmp_path/'out').exists()
+commands = pytest.mark.parametrize('command', ['train', 'compare'])
+
+@commands
+def test_mistake_gets_one_clear_line(command, tmp_path):
+    err = call(f'snnkit-{command}', '--num-steps', 0, '--out', tmp_path/'out', ok=False)
+    assert 'num_steps' in err and not (tmp_path/'out').exists()
+
+@pytest.mark.parametrize('wrong, text', [
+    (dict(data='mnits'), 'must be one of digits'), (dict(model='alexnet'), "one of 'lenet'"), (dict(num_steps=0), 'num_steps'),
+    (dict(epochs=0), 'epochs'), (dict(lr=-1), 'lr'), (dict(data='/no/such/folder'), '/no/such/folder')], ids=str)
+@commands
+def test_mistakes_leave_nothing(command, wrong, text, tmp_path):
+    with pytest.raises(SystemExit, match=text): getattr(cli, command)(**wrong, out=str(tmp_path/'out'))
+    assert not (tmp_path/'out').exists()

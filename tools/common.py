@@ -3,7 +3,7 @@ import ast,os,subprocess,sys
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from shutil import copytree,ignore_patterns
+from shutil import copystat,copytree,ignore_patterns,rmtree
 from tempfile import TemporaryDirectory
 import yaml
 
@@ -16,6 +16,14 @@ made = ignore_patterns('.git', '.venv', 'out', '_proc', '_docs', 'build', 'dist'
 def project_copy():
     "A copy of the project without what commands have made in it, gone again at the end"
     with TemporaryDirectory() as d: yield Path(copytree(root, Path(d).resolve()/'project', ignore=made))
+
+def share_kernels(package):
+    "Let the copy of snnkit in the folder `package` find what numba has compiled here, and leave what it compiles: numba knows a source by its content"
+    ours,theirs = root/'snnkit/__pycache__',package/'__pycache__'
+    ours.mkdir(exist_ok=True)
+    rmtree(theirs, ignore_errors=True)
+    theirs.symlink_to(ours)
+    for o in package.glob('*.py'): copystat(root/'snnkit'/o.name, o) # Python's own bytecode, which lies there too, goes by the time
 
 def run(cmd, cwd, **env):
     "Run `cmd` of this environment on the copy of the project at `cwd`; end with all it printed if it fails"

@@ -4,7 +4,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from common import run
+from common import run,share_kernels
 
 def wheel(d):
     "The wheel of the project at `d`"
@@ -40,4 +40,5 @@ def environment(at, wheel, more=(), folders=(), skip=()):
     py,site = at/'bin/python',next(at.glob('lib/python*/site-packages'))
     run([sys.executable, '-m', 'pip', '--python', py, 'install', '-q', '--no-deps', '--no-index', wheel], at)
     for o in closure(['snnkit', *more], [site, *folders, *sys.path], skip): link(o, site)
+    share_kernels(site/'snnkit')
     return py

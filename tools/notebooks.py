@@ -9,7 +9,7 @@ from shutil import copy
 from fastcore.nbio import read_nb
 from fastcore.script import call_parse
 from colab import colab,play
-from common import notebooks,project_copy,report,root,run
+from common import notebooks,project_copy,report,root,run,share_kernels
 from environment import wheel
 
 # One thread and one instruction set, so that a training run rounds as alike as can be on different x86 CPUs
@@ -52,6 +52,7 @@ def problems(old, new):
 
 def save_outputs(d, nbs, names):
     "Store in `nbs` what the same notebooks show in the copy of the project at `d`"
+    share_kernels(d/'snnkit')
     run(['nbdev-test', '--save', '--n-workers', '2', *(['--file-re', '|'.join(map(re.escape, names))] if names else [])], d, **same)
     run(['nbdev-clean'], d)
     for o in nbs: copy(d/o.relative_to(root), o)
