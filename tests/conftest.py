@@ -1,4 +1,4 @@
-"Where the tests find the real data sets; without them they skip and say so."
+"Where the tests find the real data sets, without which they skip and say so; and how many tests run at a time."
 import os
 from pathlib import Path
 import pytest
@@ -11,3 +11,7 @@ def real_data():
     if not (root/'MNIST/raw/train-images-idx3-ubyte').is_file():
         pytest.skip(f'the real MNIST is not in {root}: let SNNKIT_DATA name a folder that has MNIST/raw/train-images-idx3-ubyte')
     return root
+
+def pytest_xdist_auto_num_workers():
+    "One more than there are processors, as some tests wait for a browser or for a process to start"
+    return (os.cpu_count() or 1) + 1
