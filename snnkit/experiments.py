@@ -9,7 +9,7 @@ __all__ = ['studies', 'Config', 'key', 'data_for', 'network', 'provenance', 'pac
            'base_for', 'augment_for', 'best_of', 'deep_for', 'few_for', 'families', 'study']
 
 # %% ../nbs/09_experiments.ipynb #0c4a8e15
-import base64, hashlib, json, math, os, platform, shutil, time, warnings
+import base64, hashlib, json, math, os, platform, re, shutil, time, warnings
 from contextlib import contextmanager
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -99,11 +99,12 @@ def network(
     return twin(net) if config.ann else net
 
 # %% ../nbs/09_experiments.ipynb #6a2b94f0
-def cpu_name()->str: # such as 'AMD EPYC 7763'
-    "The processor's name, as far as the system tells it."
+def cpu_name()->str: # such as 'AMD EPYC 7763 64-Core Processor, family 25, model 1'
+    "The processor's name as far as the system tells it, with its numbers: in a cloud many have the same name."
     info = Path('/proc/cpuinfo')
-    names = [o.split(':')[1].strip() for o in info.read_text().splitlines() if o.startswith('model name')] if info.exists() else []
-    return names[0] if names else platform.processor() or platform.machine()
+    facts = dict(re.findall(r'^(model name|cpu family|model)\s*: (.*)$', info.read_text(), re.M)) if info.exists() else {}
+    if len(facts)<3: return platform.processor() or platform.machine()
+    return f'{facts["model name"]}, family {facts["cpu family"]}, model {facts["model"]}'
 
 # %% ../nbs/09_experiments.ipynb #5068f910
 def provenance()->dict: # as JSON allows it

@@ -24,15 +24,17 @@ def folder(tmp_path_factory):
     return root
 
 def test_experiment_prints_its_table_and_goes_on(folder, tmp_path):
-    "A study of one seed from the shell; called again it finds all of it done; wrong names and seeds get one clear line."
+    "A study of one seed from the shell; called again it finds all of it done."
     args = 'snnkit-experiment', 'depths', '--data', folder, '--part', 200, '--num-steps', 5, '--epochs', 1, '--seeds', 7, '--jobs', 2, '--store', tmp_path/'r'
     kept = tmp_path/'r'/f'depths-{folder.name}.jsonl'
     text = call(*args)
     assert text.count('depth=')>=8 and 'norm=shared' in text and 'test (%)' in text
     before = kept.read_bytes(); assert before.count(b'\n')==8
     assert call(*args).splitlines()[-9:]==text.splitlines()[-9:] and kept.read_bytes()==before
-    for o,said in (({1: 'depth'}, 'headline'), ({11: 'seven'}, 'commas')):
-        assert said in call(*(o.get(i, a) for i,a in enumerate(args)), ok=False)
+
+@pytest.mark.parametrize('wrong, text', [(dict(name='depth'), 'headline'), (dict(seeds='seven'), 'commas')], ids=str)
+def test_mistakes_in_a_study_are_told(wrong, text):
+    with pytest.raises(SystemExit, match=text): cli.experiment(**(dict(name='depths') | wrong))
 
 def test_help_names_every_option():
     for command in ('snnkit-train', 'snnkit-compare'):
@@ -45,7 +47,7 @@ def test_train_writes_what_it_did_and_resumes(folder, tmp_path):
     assert 'epoch 2/2' in text and 'test images (95 % interval' in text
     r = json.loads((tmp_path/'run'/'result.json').read_text())
     assert r['config']['seed']==3 and len(r['history'])==2 and 0<r['test_accuracy']<=1 and r['cpu'] and r['torch'] and r['test_images']==60
-    assert 'epoch' in call(*args, '--resume') and 'epoch 1/2' not in call(*args, '--resume')   # nothing left to train
+    again = call(*args, '--resume'); assert 'epoch' in again and 'epoch 1/2' not in again   # nothing left to train
     assert '--resume' in call(*args, ok=False)
     assert 'epochs was 2, now 3' in call(*args, '--epochs', 3, '--resume', ok=False)
 

@@ -154,12 +154,12 @@ def test_a_named_store_has_nothing_else(tmp_path): assert Store(tmp_path).read()
 
 @pytest.mark.skipif(not any((root/'results').glob('*.jsonl')), reason='no records yet')
 def test_a_cheap_record_can_be_repeated(tmp_path):
-    "One of the records that half a minute repeats, chosen at random, run again: the same numbers on the same kind of processor and versions, near ones elsewhere."
+    "One of the records that some seconds repeat, chosen at random, run again: the same numbers on the same kind of processor and versions, near ones elsewhere."
     here = E.provenance()
-    cheap = [r for r in Store(root/'results').read().values() if r['config']['data']=='digits' and (r['config']['ann'] or r['config']['epochs']<10)]
+    cheap = [r for r in Store(root/'results').read().values() if r['config']['data']=='digits' and (r['config']['part'] or 9999)<=1000]
     if not cheap: pytest.skip('no cheap records yet')
     r = random.choice(cheap); print(r['config'])
     again = run(E.config_of(r), Store(tmp_path/'cheap'), quiet=True)
     assert again['split']==r['split'] and again['parameters']==r['parameters']
     if all(here[o]==r[o] for o in ('cpu', 'torch', 'numpy')): assert all(again[o]==r[o] for o in ('history', 'test_accuracy', 'right'))
-    else: assert abs(again['test_accuracy']-r['test_accuracy'])<.03
+    else: assert abs(again['test_accuracy']-r['test_accuracy'])<.05
