@@ -156,10 +156,10 @@ def test_a_named_store_has_nothing_else(tmp_path): assert Store(tmp_path).read()
 def test_a_cheap_record_can_be_repeated(tmp_path):
     "One of the records that some seconds repeat, chosen at random, run again: the same numbers on the same kind of processor and versions, near ones elsewhere."
     here = E.provenance()
-    cheap = [r for r in Store(root/'results').read().values() if r['config']['data']=='digits' and (r['config']['part'] or 9999)<=1000]
+    cheap = [r for r in Store(root/'results').read().values() if r['config']['data']=='digits' and r['config']['part']]
     if not cheap: pytest.skip('no cheap records yet')
     r = random.choice(cheap); print(r['config'])
     again = run(E.config_of(r), Store(tmp_path/'cheap'), quiet=True)
     assert again['split']==r['split'] and again['parameters']==r['parameters']
     if all(here[o]==r[o] for o in ('cpu', 'torch', 'numpy')): assert all(again[o]==r[o] for o in ('history', 'test_accuracy', 'right'))
-    else: assert abs(again['test_accuracy']-r['test_accuracy'])<.05
+    else: assert abs(again['test_accuracy']-r['test_accuracy'])<.03
