@@ -184,7 +184,7 @@ onpointerdown="this.setPointerCapture(event.pointerId);this.pen=[event.offsetX/6
 onpointermove="if(this.pen){const c=this.getContext('2d'),p=[event.offsetX/6,event.offsetY/6];c.lineWidth=2.4;c.lineCap='round';c.strokeStyle='white';c.beginPath();c.moveTo(...this.pen);c.lineTo(...p);c.stroke();this.pen=p}"
 onpointerup="this.pen=null;const d=this.getContext('2d').getImageData(0,0,28,28).data,f=this.closest('.snnkit-pad').querySelector('input');let h='';for(let i=0;i<3136;i+=4)h+=d[i].toString(16).padStart(2,'0');
 f.value=h;for(const e of ['input','change'])f.dispatchEvent(new Event(e,{bubbles:true}))"></canvas><br>
-<button onclick="const p=this.closest('.snnkit-pad');p.querySelector('canvas').getContext('2d').clearRect(0,0,28,28)">clear</button>'''
+<button onclick="const c=this.closest('.snnkit-pad').querySelector('canvas');c.getContext('2d').clearRect(0,0,28,28);c.onpointerup()">clear</button>'''
 
 class Pad(W.VBox):
     "A black square to draw on; `value` holds what was drawn, as two hexadecimal digits a pixel."
@@ -246,7 +246,8 @@ class NetworkExplorer(Explorer):
     def tell(self, n):
         t = spent(n)
         words = [f'{r.spikes:,} spikes, '*(k=='SNN') + f'{r.operations/1e6:.2f} M {r.kind}, {r["energy (µJ)"]:.2f} µJ' for k,r in t.iterrows()]
-        return {'answer': f'{n.answer}, ahead from step {n.settled} of {len(n.scores)} on; the twin says {n.twin_answer}'} | dict(zip(('SNN', 'twin'), words))
+        answer = 'none: all scores are alike' if n.answer is None else f'{n.answer}, ahead from step {n.settled} of {len(n.scores)} on'
+        return {'answer': f'{answer}; the twin says {"none" if n.twin_answer is None else n.twin_answer}'} | dict(zip(('SNN', 'twin'), words))
 
 # %% ../nbs/11_explorers.ipynb #72a0d58b
 @patch

@@ -7,7 +7,7 @@ __all__ = ['codes', 'one_image', 'sample_rows', 'plot_rasters', 'telling_neurons
            'plot_mistakes', 'plot_confusion', 'ResultTable', 'result_table', 'plot_accuracies', 'plot_series',
            'plot_costs', 'Encoded', 'read_out', 'encode_image', 'plot_encoded', 'Driven', 'rate_of', 'drive_neuron',
            'plot_driven', 'Taught', 'rate_error', 'teach_neuron', 'error_after', 'plot_taught', 'Seen', 'score_course',
-           'see_image', 'plot_seen', 'spent']
+           'leader', 'see_image', 'plot_seen', 'spent']
 
 # %% ../nbs/10_plots.ipynb #b8aa18d8
 import math
@@ -491,7 +491,7 @@ class Seen(NamedTuple):
     image:torch.Tensor    # shape [H, W]
     trains:dict           # layer: spikes, shape [T, N]
     scores:torch.Tensor   # of the classes over time, shape [T, K]
-    answer:int            # class with the highest score at the end
+    answer:int            # class with the highest score at the end, see `leader`
     settled:int           # steps after which that was so until the end
     twin_answer:int       # of the twin
     ops:pd.DataFrame      # what `synaptic_ops` gives for the network
@@ -503,6 +503,13 @@ def score_course(
 )->torch.Tensor:          # its membrane at each step, over T, shape [T, ...]
     "How the scores of `integrate` come about."
     return membrane(current, leak, threshold=1e30)[0]*leak/len(current) # it never fires
+
+# %% ../nbs/10_plots.ipynb #5b7e2a91
+def leader(
+    scores:torch.Tensor # of the classes, shape [K]
+)->int:                 # its number
+    "The class with the highest score; None if all are alike, as when nothing has spiked."
+    return None if scores.min()==scores.max() else scores.argmax().item()
 
 # %% ../nbs/10_plots.ipynb #8e15b2fd
 @torch.no_grad()
@@ -518,9 +525,9 @@ def see_image(
     need(heard and isinstance(list(heard)[-1], Integrator), '`model` has no readout', 'its last layer must be an `Integrator`', 'Give the SNN, not its twin.')
     *layers,(readout,(_,current)) = heard.items()
     scores = score_course(dense(current)[:, 0], readout.leak).cpu()
-    best = scores.argmax(1); wrong = (best!=best[-1]).nonzero()
-    with undisturbed(twin): twin_answer = twin(one_image(twin, image)).argmax().item()
-    return Seen(image.mean(0).cpu(), {n: dense(y)[:, 0].flatten(1).cpu() for _,(n,y) in layers}, scores, best[-1].item(), int(wrong[-1])+2 if len(wrong) else 1,
+    leads = [leader(o) for o in scores]; wrong = [t for t,o in enumerate(leads) if o!=leads[-1]]
+    with undisturbed(twin): twin_answer = leader(twin(one_image(twin, image))[0])
+    return Seen(image.mean(0).cpu(), {n: dense(y)[:, 0].flatten(1).cpu() for _,(n,y) in layers}, scores, leads[-1], wrong[-1]+2 if wrong else 1,
                 twin_answer, ops, synaptic_ops(twin, one_image(twin, image)))
 
 # %% ../nbs/10_plots.ipynb #6b7fd201
@@ -548,16 +555,17 @@ def plot_seen(
     "The image, the spikes of all layers, and the scores over time."
     if fig is None: fig = plt.figure(figsize=(10, 4.2))
     axs = fig.subplots(1, 3, width_ratios=(.8, 1.7, 1.5), gridspec_kw=dict(left=.02, right=.985, top=.92, bottom=.12, wspace=.3))
-    names = classes or [str(i) for i in range(n.scores.shape[1])]
+    names = dict(enumerate(classes or map(str, range(n.scores.shape[1])))) | {None: 'none'}
     axs[0].imshow(n.image.numpy(), cmap='gray', vmin=min(0, n.image.min()), vmax=1); axs[0].axis('off')
     axs[0].set_title(f'SNN: {names[n.answer]}    twin: {names[n.twin_answer]}', fontsize=11)
     plot_bands(n.trains, axs[1]); axs[1].set_title('spikes (rate of each layer beside it)', fontsize=10)
     T = len(n.scores); steps = torch.arange(1, T+1)
     axs[2].plot(steps, n.scores, lw=1, color='.8')
-    for i,k in enumerate(n.scores[-1].argsort(descending=True)[:3].tolist()): axs[2].plot(steps, n.scores[:, k], lw=2.5-.7*i, color=f'C{k%10}', label=names[k])
-    axs[2].legend(frameon=False, fontsize=9, loc='upper left', title='best three')
-    axs[2].axvline(n.settled, color='.6', ls='--', lw=.8); axs[2].set(xlabel='time step', ylabel='score', xlim=(0, T))
-    axs[2].set_title(f'{names[n.answer]} leads from step {n.settled} on', fontsize=10)
+    best = n.scores[-1].argsort(descending=True)[:3].tolist() if n.answer is not None else []
+    for i,k in enumerate(best): axs[2].plot(steps, n.scores[:, k], lw=2.5-.7*i, color=f'C{k%10}', label=names[k])
+    if best: axs[2].legend(frameon=False, fontsize=9, loc='upper left', title='best three'); axs[2].axvline(n.settled, color='.6', ls='--', lw=.8)
+    axs[2].set(xlabel='time step', ylabel='score', xlim=(0, T))
+    axs[2].set_title(f'{names[n.answer]} leads' + f' from step {n.settled} on'*bool(best), fontsize=10)
     few_ticks(axs[2]); axs[1].xaxis.set_major_locator(MaxNLocator(4))
     return fig
 

@@ -184,7 +184,7 @@ def test_explorers_answer(lab):
         e.changes(lambda: e.draw(*strokes))
         page.wait_for_function('([o, want]) => o.textContent.includes(want)', arg=[e.at.element_handle(), f'answer: {digit},'], timeout=10_000)
         lab.picture(page, f'drawn-{digit}')
-        e.at.locator('button', has_text='clear').click()
+        e.changes(lambda: e.at.locator('button', has_text='clear').click())
     for width in (1280, 800):
         page.set_viewport_size(dict(width=width, height=900))
         for k,e in shown.items():
