@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['studies', 'Config', 'key', 'data_for', 'network', 'provenance', 'pack', 'unpack', 'count', 'answers', 'steady',
            'workplace', 'results_home', 'Store', 'run', 'effort', 'time_text', 'run_all', 'describe', 'ablation',
-           'depths', 'folds', 'seeds', 'with_twins', 'config_of', 'groups', 'spread', 'table', 'best', 'increments',
-           'base_for', 'augment_for', 'best_of', 'deep_for', 'few_for', 'families', 'study']
+           'depths', 'folds', 'seeds', 'with_twins', 'config_of', 'groups', 'spread', 'table', 'one_by_one', 'best',
+           'increments', 'base_for', 'augment_for', 'best_of', 'deep_for', 'few_for', 'families', 'study']
 
 # %% ../nbs/09_experiments.ipynb #0c4a8e15
 import base64, hashlib, json, math, os, platform, re, shutil, time, warnings
@@ -393,6 +393,15 @@ def table(
         rows[describe(config_of(rs[0]), base)] = dict(runs=len(rs), valid=100*mean(lambda r: r['valid_accuracy']), test=test, low=low, high=high, parameters=rs[0]['parameters']/1e3,
             spikes=mean(lambda r: r.get('spikes', math.nan))/1e3, operations=mean(lambda r: sum(o[1] for o in r['operations'].values()))/1e6, energy=mean(lambda r: r['energy']))
     return pd.DataFrame.from_dict(rows, orient='index').rename(columns=dict(valid='valid (%)', test='test (%)', parameters='params (k)', spikes='spikes (k)', operations='ops (M)', energy='energy (µJ)'))
+
+# %% ../nbs/09_experiments.ipynb #a85f2d36
+def one_by_one(
+    records:list,    # of runs
+    base:Config=None # what the networks are told against; the first record's if None
+)->pd.DataFrame:     # a row a run: network, seed, fold, accuracy on validation and test images (%)
+    "What each run found."
+    base = base or config_of(records[0])
+    return pd.DataFrame([dict(network=describe(c, base), seed=c.seed, fold=c.fold, valid=100*r['valid_accuracy'], test=100*r['test_accuracy']) for r in records for c in [config_of(r)]])
 
 # %% ../nbs/09_experiments.ipynb #92d4ec5a
 def best(
