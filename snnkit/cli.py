@@ -166,6 +166,6 @@ def experiment(
         need(re.fullmatch(r'\d+(,\d+)*', seeds), f'`seeds` is {seeds!r}', 'it must be whole numbers with commas between', 'Usual is 42,43,44.')
         configs = study(name, data, s, of=tuple(map(int, seeds.split(','))), num_steps=num_steps, epochs=epochs, **part)
         try: records = run_all(configs, f'{name}-{Path(data).name}', s, fresh, jobs, root)
-        except KeyboardInterrupt: raise SystemExit('Stopped. The same command goes on.') from None
+        except KeyboardInterrupt: raise SystemExit('Stopped. With --fresh the same command begins anew.' if fresh else 'Stopped. The same command goes on.') from None
         print(table(records).round(2).to_string())
         if any(c.ann for c in configs): print('', increments(records).round(2).to_string(), sep='\n')

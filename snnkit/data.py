@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['augmentations', 'Images', 'show_images', 'Raw', 'Shuffle', 'Batched', 'Augmented', 'crop_flip', 'turned', 'jitter',
            'shift_rotate', 'check_seed', 'stratified', 'fingerprints', 'unseen', 'name_split', 'Data', 'subset',
-           'split', 'check_fold', 'kfold', 'data_root', 'read_idx', 'load']
+           'split', 'check_fold', 'kfold', 'data_root', 'read_idx', 'named', 'load']
 
 # %% ../nbs/06_data.ipynb #f3c82192
 import glob, hashlib, io, json, lzma, math, os, re, struct, tarfile, tempfile, zipfile, zlib
@@ -456,6 +456,12 @@ _known = {re.sub('[^a-z0-9]', '', o.lower()): o for o in ('digits', 'MNIST', 'Fa
 _jpeg = 'cifar10-jpeg75.tar.xz'
 def _key(name): return re.sub('[^a-z0-9]', '', name.lower())
 
+def named(
+    name # of a data set, or a path
+)->str:  # such as 'FashionMNIST' for 'fashion-mnist'; None for a path
+    "The usual spelling of the name of a known data set."
+    return _known.get(_key(name)) if isinstance(name, str) and not {'/', os.sep} & set(name) else None
+
 def _title(path):
     if path.name==_jpeg: return 'CIFAR-10 (JPEG)'
     stem = path.name.split('.')[0] if path.is_file() else path.resolve().name
@@ -515,9 +521,9 @@ def _resized(raw, size):
 def _find(name, root=None, size=None):
     "The data set that `name` means, not yet split."
     need(isinstance(name, (str, Path)) and str(name).strip(), f'`name` is {name!r}', 'it must be a name or a path', "Try 'digits'.")
-    root,key,path = data_root(root), _key(str(name)), Path(name).expanduser()
-    known = key in _known and isinstance(name, str) and not {'/', os.sep} & set(name)
-    if known and key!='cifar10jpeg': return _resized(_named(key, root), size)
+    root,path = data_root(root), Path(name).expanduser()
+    known = named(name)
+    if known and known!='CIFAR10-JPEG': return _resized(_named(_key(name), root), size)
     if known and not (path := root/_jpeg).is_file(): raise FileNotFoundError(f'{path} is missing. Let `root` or SNNKIT_DATA name the folder that has it.')
     need(path.exists(), f'`name` is {str(name)!r}', f'it must be one of {", ".join(_known.values())}, or the path of a folder or archive', 'Check the spelling.')
     return _read_once(path, size)

@@ -1,10 +1,13 @@
 "One run, many runs, and the store: what is recorded can be repeated, a kill loses nothing but the run it hit, and wrong names are told."
-import json,random,signal,subprocess,sys,time,warnings
+import json,os,random,signal,subprocess,sys,time,warnings
 from dataclasses import asdict,replace
-import pytest
+from pathlib import Path
+import pytest,torch
+from joblib import parallel_backend
 from snnkit import experiments as E
 from snnkit.experiments import Config,Store,key,run,run_all
 from common import root
+from test_data import folder
 
 tiny = Config(part=300, num_steps=6, epochs=1)
 def same(a, b): return all(a[o]==b[o] for o in ('config', 'split', 'history', 'best_epoch', 'valid_accuracy', 'test_accuracy', 'right', 'rates', 'operations'))
@@ -25,7 +28,8 @@ def record(tmp_path_factory):
 # Configurations
 
 @pytest.mark.parametrize('wrong', [dict(model='alexnet'), dict(norm='batch'), dict(augment='mixup'), dict(encoder='rank'), dict(grad='relu'), dict(dropout=1.), dict(dropout=-.1),
-    dict(epochs=0), dict(num_steps=0), dict(num_steps=2.5), dict(lr=0.), dict(seed=-1), dict(batch_size=0), dict(threads=0)])
+    dict(epochs=0), dict(num_steps=0), dict(num_steps=2.5), dict(lr=0.), dict(seed=-1), dict(batch_size=0), dict(threads=0),
+    dict(lr='1e-3'), dict(dropout='a'), dict(grad=len), dict(options=None), dict(options=dict(widths={1})), dict(options=dict(norm='shared')), dict(options=dict(num_classes=3))])
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match='|'.join((next(iter(wrong)), 'grad'))): Config(**wrong)
 
@@ -38,7 +42,18 @@ def test_every_field_counts():
 def test_options_reach_the_model():
     c = replace(tiny, model='vgg', options=dict(depth=5, width=4)); d = E.data_for(c)
     assert E.network(c, d).conv1.out_channels==4
-    with pytest.raises(TypeError): E.network(replace(c, options=dict(breadth=4)), d)
+    with pytest.raises(ValueError, match='`options`.*breadth'): E.network(replace(c, options=dict(breadth=4)), d)
+
+def test_what_means_the_same_is_the_same():
+    for name,usual in {'mnist': 'MNIST', 'fashion-mnist': 'FashionMNIST', 'Digits': 'digits', 'cifar10 jpeg': 'CIFAR10-JPEG'}.items():
+        assert Config(data=name)==Config(data=usual) and E.base_for(name)==E.base_for(usual) and E.augment_for(name)==E.augment_for(usual)
+        assert E.study('direct', name)==E.study('direct', usual) and E.deep_for(E.base_for(name))==E.deep_for(E.base_for(usual))
+    assert Config(data=Path('some')/'folder').data==str(Path('some')/'folder') and key(Config(dropout=0, lr=1, options=dict(widths=(1, 2))))==key(Config(dropout=0., lr=1., options=dict(widths=[1, 2])))
+
+def test_descriptions_tell_apart():
+    vgg = Config(model='vgg', options=dict(depth=7, width=16))
+    others = [Config(), Config(model='vgg'), replace(vgg, options=dict(depth=7)), replace(vgg, threads=2), replace(vgg, ann=True), replace(vgg, options=vgg.options | dict(depth=9))]
+    assert len({E.describe(c, vgg) for c in others} | {E.describe(vgg, vgg)})==len(others)+1
 
 # One run
 
@@ -58,6 +73,47 @@ def test_folds_cover_all_and_share_nothing():
 def test_seed_changes_the_training_and_not_the_split(record, tmp_path):
     other = run(replace(tiny, seed=43), Store(tmp_path/'s'), quiet=True)
     assert other['split']==record['split'] and other['history']!=record['history']
+
+def test_seconds_go_on(tmp_path):
+    "A session's seconds to its last checkpoint count, what came after is lost; a session without a checkpoint counts for nothing."
+    home,now = tmp_path/'home',time.time()
+    assert E.clock(home)==pytest.approx(now, abs=5)
+    (home/'checkpoint.safetensors').touch(); os.utime(home/'checkpoint.safetensors', (now+100, now+100))
+    assert E.clock(home)==pytest.approx(now-100, abs=5)
+    os.utime(home/'checkpoint.safetensors', (now-50, now-50))
+    assert E.clock(home)==pytest.approx(now-100, abs=5)
+
+def test_weights_of_another_run_stay(record, tmp_path):
+    s,file = Store(tmp_path),tmp_path/'net.safetensors'
+    run(replace(tiny, seed=7), s, quiet=True, weights=file); before = file.read_bytes()
+    s.add(record)
+    with pytest.raises(ValueError, match='`weights`.*another name'): run(tiny, s, quiet=True, weights=file)
+    with pytest.raises(ValueError, match='`weights`.*another name'): run(replace(tiny, seed=8), s, quiet=True, weights=file)
+    assert file.read_bytes()==before
+
+@pytest.mark.filterwarnings('ignore:Layer')
+def test_images_that_have_changed_are_trained_again(tmp_path):
+    "A folder gets more images: its record is old, and an interrupted run of before is told how to begin anew."
+    photos,s = folder(tmp_path/'photos', n=20, shape=(12, 12)),Store(tmp_path/'s'); c = Config(data=str(photos), num_steps=2, epochs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning); warnings.filterwarnings('ignore', 'Layer')
+        old = run(c, s, quiet=True); assert run_all([c], store=s)==[old]
+    folder(photos, n=24, shape=(12, 12), seed=1)
+    with pytest.warns(UserWarning, match='photos have changed'): new, = run_all([c], store=s, jobs=1)
+    assert new['split']!=old['split'] and run(c, s)==new
+    cut = replace(c, epochs=2, seed=3)
+    E.fit(E.network(cut, d := E.data_for(cut)), d, 1, c.batch_size, c.lr, cut.seed, E.workplace(cut), quiet=True)
+    with pytest.raises(ValueError, match='`fresh=True` begins anew'): run(cut, s, quiet=True)
+    assert run(cut, s, fresh=True, quiet=True)['best_epoch']
+
+def test_two_ask_for_the_same_run(record, tmp_path):
+    "Two processes that ask for one run at the same moment: one makes it, both have it."
+    code = f"""if 1:
+        import json; from snnkit.experiments import *
+        print(json.dumps(run(Config(part=300, num_steps=6, epochs=1), {str(tmp_path/"s")!r}, quiet=True)))"""
+    ps = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    a,b = (json.loads(p.communicate()[0]) for p in ps)
+    assert same(a, record) and a==b and len((tmp_path/'s'/'runs.jsonl').read_text().splitlines())==1
 
 # The store
 
@@ -85,6 +141,19 @@ def test_a_line_cut_short_is_set_aside(record, tmp_path, cut):
     with pytest.warns(UserWarning, match='left out, all others are kept'): assert len(s.read())==1
     with pytest.warns(UserWarning, match='cut short'): s.add(record | dict(config=asdict(replace(tiny, seed=1))), 'a')
     assert len(s.read())==2 and file.with_suffix('.broken').read_bytes()==line[:cut]+b'\n'
+
+def test_a_whole_line_without_an_end_stays(record, tmp_path):
+    s = Store(tmp_path/'c'); s.add(record, 'a'); file = tmp_path/'c'/'a.jsonl'; file.write_bytes(file.read_bytes()[:-1])
+    s.add(record | dict(config=asdict(replace(tiny, seed=1))), 'a')
+    assert len(s.read())==2 and not file.with_suffix('.broken').exists()
+
+def test_a_line_without_results_is_no_record(record, tmp_path):
+    (tmp_path/'a.jsonl').write_text(json.dumps(dict(config=asdict(tiny)))+'\n')
+    with pytest.warns(UserWarning, match='right'): assert Store(tmp_path).read()=={}
+
+def test_records_of_a_data_set_by_its_path_are_found(record, tmp_path):
+    s = Store(tmp_path/'s'); s.add(record, 'ablation-/some/where/photos')
+    assert len(s.read())==1 and [p.name for p in s.folder.glob('*.jsonl')]==['ablation-some-where-photos.jsonl']
 
 def test_records_of_a_newer_kit_are_left_out(record, tmp_path):
     s = Store(tmp_path/'n'); s.add(record, 'a')
@@ -130,6 +199,12 @@ def test_in_parallel(record, tmp_path):
     rs = run_all([tiny, replace(tiny, ann=True)], 'a', Store(tmp_path/'p'), jobs=2)
     assert same(rs[0], record) and rs[1]['config']['ann'] and 'rates' not in rs[1]
 
+@pytest.mark.filterwarnings('ignore:Layer') # networks as small as these may fall silent
+@pytest.mark.parametrize('backend', ['threading', 'multiprocessing'])
+def test_other_backends_find_the_same(record, tmp_path, backend):
+    with parallel_backend(backend, n_jobs=2): rs = run_all([tiny, replace(tiny, seed=1), replace(tiny, ann=True)], 'a', tmp_path/'p', jobs=2)
+    assert same(rs[0], record) and [r['config']['seed'] for r in rs]==[42, 1, 42] and len(Store(tmp_path/'p').read())==3
+
 def test_an_error_in_a_run_is_told(tmp_path):
     with pytest.raises(ValueError, match='`name`'): run_all([replace(tiny, data='mnits')], 'a', Store(tmp_path/'e'), jobs=1)
 
@@ -138,6 +213,38 @@ def test_twins_have_the_same_weights_at_first():
     for c in (tiny, replace(tiny, norm='shared', dropout=.2), replace(tiny, model='vgg', options=dict(depth=5, width=4))):
         a,b = (dict(E.network(replace(c, ann=o), d).named_parameters()) for o in (False, True))
         assert a.keys()==b.keys() and all(a[k].equal(b[k]) for k in a)
+
+# What they found
+
+def made_up(record, **changes):
+    "`record` as if it were another configuration's."
+    return record | {k: v for k,v in changes.items() if k in record and k!='images'} | dict(config=record['config'] | {k: v for k,v in changes.items() if k in record['config']})
+
+def test_a_run_counts_once(record):
+    rs = [made_up(record, seed=i, test_accuracy=.5+i/100, ann=a) for i in range(3) for a in (False, True)]
+    for f in (E.table, E.increments, E.one_by_one): assert f(rs).equals(f(rs+rs))
+    for f in (E.table, E.increments, E.one_by_one, E.best):
+        with pytest.raises(ValueError, match='`records` is empty'): f([])
+
+def test_the_baseline_may_win(record, tmp_path):
+    "Where no feature helps, the best is the base, and a study has every run once."
+    s = Store(tmp_path)
+    for c in E.study('ablation', 'digits', s): s.add(made_up(record, **asdict(c), valid_accuracy=.8 if c.norm or c.augment or c.dropout else .9), 'a')
+    assert E.best_of(E.study('ablation', 'digits', s), s)==E.base_for('digits')
+    for name,n in dict(folds=15, headline=12).items(): assert len({*map(key, cs := E.study(name, 'digits', s))})==len(cs)==n
+
+def test_equal_accuracies_go_by_the_error(record):
+    "Means of accuracies differ in their last bits where the images answered rightly are as many."
+    n = record['images']['valid']; acc = [torch.tensor(k/n).item() for k in (7, 8, 9)]
+    rs = [made_up(record, seed=i, dropout=d, valid_accuracy=a, valid_loss=.2-d) for d in (0., .1) for i,a in enumerate(acc if d else (acc[1], acc[2], acc[0]))]
+    assert E.best(rs).dropout==.1 and E.best(rs[::-1]).dropout==.1
+
+def test_pairs_saw_the_same_images(record):
+    with pytest.raises(ValueError, match='other images'): E.increments([record, made_up(record, ann=True, split='0'*8)])
+
+def test_what_is_lacking_can_be_made(tmp_path):
+    with pytest.raises(ValueError, match='--data FashionMNIST --part 1000 --num_steps 20 --epochs 4 --seeds 1,2'): E.study('folds', 'FashionMNIST', tmp_path, of=(1, 2), part=1000)
+    assert [c.seed for c in E.seeds([tiny], 7)]==[7]
 
 # The records that come with the project
 
