@@ -12,7 +12,7 @@ __all__ = ['squared_error', 'set_seed', 'undisturbed', 'Evaluation', 'new_accele
 import io, json, math, os, re, signal, sys, time, threading, warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -180,26 +180,82 @@ def save_checkpoint(
     numbers = [(i, k, v) for i,s in states.items() for k,v in s.items() if not torch.is_tensor(v)]
     write_tensors(path, tensors, dict(run=asdict(run), numbers=numbers))
 
+# %% ../nbs/07_training.ipynb #a8b99097
+def sound(
+    ok:bool, # is it as it ought to be?
+    source,  # where the checkpoint came from
+    why:str  # what is wrong if not
+):
+    "Raise a ValueError that calls the checkpoint damaged unless `ok`."
+    need(ok, f'{source} is damaged ({why})', 'a checkpoint must be as `fit` made it', 'Take another copy, or another `out`.')
+
+def check_run(
+    run,   # what ought to be the fields of a `Run`
+    source # where it came from
+):
+    "Raise a ValueError unless `run` has the fields of a `Run`, each of its kind."
+    count,number = (lambda o: type(o) is int and o>=0),(lambda o: type(o) in (int, float))
+    row = lambda o: isinstance(o, dict) and o.keys()=={'epoch', 'train_loss', 'train_accuracy', 'valid_loss', 'valid_accuracy'} and all(map(number, o.values()))
+    some = lambda n,of: lambda o: isinstance(o, list) and len(o)==n and all(map(of, o))
+    sound(isinstance(run, dict) and run.keys()=={o.name for o in fields(Run)}, source, 'its progress has not the fields of a `Run`')
+    kinds = dict(config=lambda o: isinstance(o, dict), stopped=lambda o: isinstance(o, bool), epoch=count, seen=count, totals=some(2, number),
+                 history=some(run['epoch'], row), best_epoch=lambda o: count(o) and min(1, run['epoch'])<=o<=run['epoch'])
+    for k,ok in kinds.items(): sound(ok(run[k]), source, f'its `{k}` is {str(run[k])[:80]}')
+
 # %% ../nbs/07_training.ipynb #524f3aaf
 def read_checkpoint(
     path:Path,  # file that `save_checkpoint` made
     config:dict # of the training that wants to go on
 )->tuple:       # the run, weights now, best weights, tensors and numbers of the optimizer
-    "Read a checkpoint; raises ValueError if it is of another training."
+    "Read a checkpoint; raises ValueError if it is damaged, or of another training."
     tensors,meta = read_tensors(path)
     need(isinstance(meta, dict) and {'run', 'numbers'} <= meta.keys(), f'{path} is no checkpoint', 'it must be one that `fit` made', 'Weights alone: `load_weights`.')
+    check_run(meta['run'], path)
     run,part = Run(**meta['run']),lambda p: {k[len(p):]: v for k,v in tensors.items() if k.startswith(p)}
     odd = [f'{k} was {run.config.get(k)}, now {config.get(k)}' for k in config.keys() | run.config.keys() if config.get(k)!=run.config.get(k)]
     need(not odd, f'{path} is of another training ({"; ".join(sorted(odd))})', 'settings must be the same to resume', 'Use these settings, or another `out`.')
-    states = [(*k.split('/'), v) for k,v in part('opt/').items()] + meta['numbers']
-    return run,part('model/'),part('best/'),states
+    now,best = part('model/'),part('best/')
+    sound(bool(best)==(run.epoch>0) and all(k in now and v.shape==now[k].shape for k,v in best.items()) and len(best) in (0, len(now)), path, 'its best weights are not those of its model')
+    sound(isinstance(meta['numbers'], list) and all(isinstance(o, list) and len(o)==3 for o in meta['numbers']), path, 'its numbers of the optimizer are not index, name and value')
+    return run,now,best,[(*k.partition('/')[::2], v) for k,v in part('opt/').items()] + [tuple(o) for o in meta['numbers']]
+
+# %% ../nbs/07_training.ipynb #b2697f10
+def fits(
+    name:str,   # of what an optimizer keeps of a weight
+    v,          # tensor or number
+    weight,     # the weight
+    fused:bool  # is the optimizer fused?
+)->bool:        # may it keep that?
+    "Does `v` fit `weight`?"
+    if not torch.is_tensor(v): return not fused
+    if name=='step': return v.ndim==0
+    if fused: return v.shape==weight.shape
+    return v.ndim<=weight.ndim and all(a in (1, b) for a,b in zip(v.shape[::-1], weight.shape[::-1])) # one number, or one a row, as in Adafactor
+
+def check_optimizer(
+    opt,    # optimizer that is to be filled
+    states, # what `read_checkpoint` gave for it: (index of the weight, name, value)
+    source  # where it came from
+):
+    "Raise a ValueError unless all of `states` fit the weights of `opt`, and weights that are alike have the same."
+    weights,names,alike = {str(n): o for n,o in enumerate((p, g) for g in opt.param_groups for p in g['params'])},{},{}
+    for i,k,v in states:
+        sound(str(i) in weights and isinstance(k, str), source, f'it keeps {k!r} of weight {i!r} of {len(weights)}')
+        p,g = weights[str(i)]
+        sound(fits(k, v, p, g.get('fused')), source, f'{k!r} of weight {i} is {list(v.shape) if torch.is_tensor(v) else repr(v)}, the weight {list(p.shape)}')
+        names.setdefault(str(i), set()).add(k)
+    for i,o in names.items():
+        first = alike.setdefault((id(weights[i][1]), weights[i][0].ndim), o)
+        sound(o==first, source, f'of weight {i} it keeps {sorted(o)}, of one like it {sorted(first)}')
 
 # %% ../nbs/07_training.ipynb #f80a76ab
 def load_optimizer(
     opt,    # optimizer to fill
-    states  # what `read_checkpoint` gave for it: (index of the weight, name, value)
+    states, # what `read_checkpoint` gave for it: (index of the weight, name, value)
+    source='the checkpoint' # where it came from, for the message
 ):
-    "Put back what `save_checkpoint` took from the optimizer, laid out in memory as the weights are."
+    "Put back what `save_checkpoint` took from the optimizer, laid out in memory as the weights are; raises ValueError, and leaves `opt` as it is, if it does not fit."
+    check_optimizer(opt, states, source)
     weights = [p for g in opt.param_groups for p in g['params']]
     like = lambda v,p: torch.empty_like(p, dtype=v.dtype).copy_(v) if torch.is_tensor(v) and v.shape==p.shape else v
     state = {}
@@ -398,6 +454,7 @@ def open_run(
     run:Run,     # the new run
     path:Path,   # of the checkpoint; None if none is wanted
     resume:bool, # go on from it?
+    total:int,   # images in an epoch
     model,       # gets the weights
     opt          # and the optimizer its state
 )->tuple:        # the run to go on with, and its best weights
@@ -406,7 +463,9 @@ def open_run(
     if not path or not path.exists(): return run,{}
     need(resume, f'`out` already holds a training ({path})', 'that is not overwritten', 'Go on with it by `resume=True` (`--resume`), or choose another folder.')
     run,now,best,states = read_checkpoint(path, run.config)
-    load_state(model, now, path); load_optimizer(opt, states)
+    sound(run.seen<=total, path, f'it has seen {run.seen} images of {total}')
+    check_optimizer(opt, states, path)
+    load_state(model, now, path); load_optimizer(opt, states, path)
     run.stopped = False
     return run,best
 
@@ -440,7 +499,7 @@ def fit(
     check_settings(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, save_every=save_every)
     acc,path,total,warned = accelerator or new_accelerator(),out and Path(out)/'checkpoint.safetensors',len(data.train),{}
     optim = opt(model.parameters(), lr=lr)
-    run,best = open_run(Run(describe(model, data, optim, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed)), path, resume, model, optim)
+    run,best = open_run(Run(describe(model, data, optim, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed)), path, resume, total, model, optim)
     loader = DataLoader(data.train, batch_size, sampler=Shuffle(data.train, seed, run.epoch, run.seen))
     wrapped,optim,loader = acc.prepare(model, optim, loader)
     show = Progress(run, total, quiet or not acc.is_main_process)

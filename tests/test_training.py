@@ -141,6 +141,54 @@ def test_a_refused_checkpoint_leaves_the_model_untouched(tmp_path):
     with pytest.raises(ValueError, match='not a whole safetensors file'): fit(net, data(), epochs=2, seed=1, out=tmp_path, resume=True, quiet=True)
     assert all(v.equal(before[k]) for k,v in net.state_dict().items())
 
+damages = { # what a stranger may write into a checkpoint, and what is said of it
+    'a tensor too short': (dict(tensors={'opt/0/exp_avg': torch.zeros(2)}), r"'exp_avg' of weight 0 is \[2\]"),
+    'one number for a weight': (dict(tensors={'opt/0/exp_avg': torch.zeros(())}), r"'exp_avg' of weight 0 is \[\]"),
+    'a tensor too long': (dict(tensors={'opt/0/exp_avg': torch.zeros(21, 1, 5, 5)}), "'exp_avg' of weight 0"),
+    'a number for a tensor': (dict(numbers=[[0, 'exp_avg', 3.]]), "'exp_avg' of weight 0 is 3.0"),
+    'many steps': (dict(tensors={'opt/0/step': torch.zeros(2)}), "'step' of weight 0"),
+    'a tensor missing': (dict(drop='opt/0/exp_avg_sq'), 'of weight 1 it keeps'),
+    'a weight too many': (dict(tensors={'opt/99/exp_avg': torch.zeros(2)}), "weight '99' of 4"),
+    'a weight below 0': (dict(tensors={'opt/-1/exp_avg': torch.zeros(3, 200)}), "weight '-1' of 4"),
+    'a name too few': (dict(tensors={'opt/0': torch.zeros(2)}), "'' of weight 0"),
+    'two numbers': (dict(numbers=[[0, 'a']]), 'index, name and value'),
+    'no numbers': (dict(numbers=7), 'index, name and value'),
+    'other best weights': (dict(tensors={'best/conv1.weight': torch.zeros(2)}), 'best weights'),
+    'one best weight more': (dict(tensors={'best/foo': torch.zeros(2)}), 'best weights'),
+    'another weight': (dict(tensors={'model/conv1.weight': torch.zeros(2), 'best/conv1.weight': torch.zeros(2)}), 'another model'),
+    'no run': (dict(run=[]), 'fields of a `Run`'), 'a field too many': (dict(run=dict(foo=1)), 'fields of a `Run`'),
+    'images of nowhere': (dict(seen=10**6), 'seen 1000000 images of 240'), 'images as text': (dict(seen='9'), '`seen`'), 'too few totals': (dict(totals=[1]), '`totals`'),
+    'an epoch too few': (dict(epoch=0), '`history`'), 'an empty epoch': (dict(history=[{}]), '`history`'), 'best of none': (dict(best_epoch=2), '`best_epoch`'), 'half an epoch': (dict(best_epoch=1.), '`best_epoch`'),
+    'perhaps stopped': (dict(stopped=None), '`stopped`')}
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    "What a training of one epoch keeps: tensors, and what is told beside them"
+    out = tmp_path_factory.mktemp('checkpoint')
+    set_seed(1); fit(model(), data(), epochs=1, seed=1, quiet=True, out=out)
+    return read_tensors(out/'checkpoint.safetensors')
+
+@pytest.mark.parametrize('damage', damages)
+def test_of_a_damaged_checkpoint_nothing_is_taken(damage, checkpoint, tmp_path):
+    "A fused optimizer writes as many numbers as the weight has: a tensor too short would let a file write over other memory"
+    (tensors,meta),(how,said) = checkpoint,damages[damage]
+    tensors = {k: v for k,v in (tensors | how.get('tensors', {})).items() if k!=how.get('drop')}
+    meta = meta | {k: how[k] for k in ('run', 'numbers') if k in how}
+    meta['run'] = meta['run'] | {k: v for k,v in how.items() if k in meta['run']} if 'run' not in how else how['run']
+    write_tensors(tmp_path/'checkpoint.safetensors', tensors, meta)
+    set_seed(5); net = model(); before = {k: v.clone() for k,v in net.state_dict().items()}; made = []
+    with pytest.raises(ValueError, match=said): fit(net, data(), epochs=1, seed=1, out=tmp_path, resume=True, quiet=True, opt=lambda p, lr: made.append(torch.optim.Adam(p, lr=lr, fused=True)) or made[0])
+    assert all(v.equal(before[k]) for k,v in net.state_dict().items()) and not made[0].state
+
+@pytest.mark.parametrize('opt', [partial(torch.optim.SGD, momentum=.9, fused=True), partial(torch.optim.Adagrad, fused=True), torch.optim.Adafactor, torch.optim.ASGD, torch.optim.NAdam])
+def test_what_an_optimizer_keeps_is_taken_back(opt, tmp_path):
+    "Tensors like the weight, rows and columns, single numbers"
+    kept = []
+    def keep(p, lr): kept.append(opt(p, lr=lr)); return kept[-1]
+    for resume in (False, True): set_seed(1); fit(model(), data(), epochs=1, seed=1, quiet=True, out=tmp_path, resume=resume, opt=keep)
+    a,b = (o.state_dict()['state'] for o in kept)
+    assert a and a.keys()==b.keys() and all(torch.equal(*map(torch.as_tensor, (v, b[i][k]))) for i,s in a.items() for k,v in s.items())
+
 def test_weights_are_plain_safetensors_for_anyone(tmp_path):
     set_seed(0); net = model()
     save_weights(net, tmp_path/'w.safetensors')
