@@ -10,6 +10,7 @@ __all__ = ['picojoules', 'check_confidence', 'check_count', 'accuracy_interval',
 # %% ../nbs/08_measures.ipynb #6e55c14a
 import math
 from collections.abc import Iterator
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +40,8 @@ def check_count(
     high=math.inf   # the most it may be
 ):
     "Raise a ValueError unless `n` is an integer in `low`..`high`."
-    need(n%1==0 and low<=n<=high, f'`{name}` is {n}', f'it must be an integer from {low} to {high}' if high<math.inf else f'it must be an integer of at least {low}',
+    one = isinstance(n, Real) or isinstance(n, (torch.Tensor, np.ndarray)) and n.ndim==0
+    need(one and n%1==0 and low<=n<=high, f'`{name}` is {n if one else repr(n)}', f'it must be an integer from {low} to {high}' if high<math.inf else f'it must be an integer of at least {low}',
          'Give a whole number.')
 
 # %% ../nbs/08_measures.ipynb #3a3a90d7

@@ -64,7 +64,7 @@ def test_wilson_known_values():
     for (k,n),ends in {(81, 263): (.2553, .3662), (15, 148): (.0624, .1605), (0, 20): (0, .1611), (1, 29): (.0061, .1718)}.items():
         assert np.allclose(accuracy_interval(k, n), ends, atol=5e-5)
 
-@pytest.mark.parametrize('args,text', [((-1, 5), 'correct'), ((6, 5), 'correct'), ((0, 0), 'total'), ((2.5, 5), 'correct'), ((float('nan'), 5), 'correct'),
+@pytest.mark.parametrize('args,text', [((-1, 5), 'correct'), ((6, 5), 'correct'), ((0, 0), 'total'), ((2.5, 5), 'correct'), ((float('nan'), 5), 'correct'), (('5', 10), 'correct'), ((None, 10), 'correct'), (([5], 10), 'correct'), ((5, '10'), 'total'),
                                        ((1, 5, 0), 'confidence'), ((1, 5, 1), 'confidence'), ((1, 5, 95), 'confidence'), ((1, 5, -.1), 'confidence')])
 def test_impossible_counts(args, text):
     with pytest.raises(ValueError, match=f'`{text}`'): accuracy_interval(*args)
