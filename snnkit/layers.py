@@ -183,7 +183,7 @@ class ThresholdBatchNorm2d(BatchNorm2d):
         num_features:int,   # channels C
         threshold:float=1., # of the neuron behind it, > 0
         alpha:float=1.,     # share of the current that this branch is to give, > 0
-        **kw                # torch's `eps` and `momentum`
+        **kw                # torch's options, such as `eps`, `momentum` and `affine`
     ):
         super().__init__(num_features, **kw)
         self.threshold,self.alpha = threshold,alpha
@@ -193,12 +193,20 @@ class ThresholdBatchNorm2d(BatchNorm2d):
     def rows(self): "As of every norm, in units of the threshold."; weight,bias = super().rows(); return self.gain*weight,bias
     def plain(self, x):
         y = super().plain(x)
-        return y if self.gain==1 else self.gain*y + (1-self.gain)*self.bias[:, None, None] # the bias is not to be scaled
+        if self.gain==1: return y
+        return self.gain*y if self.bias is None else self.gain*y + (1-self.gain)*self.bias[:, None, None] # the bias is not to be scaled
     def extra_repr(self): return f'{super().extra_repr()}, threshold={self.threshold}, alpha={self.alpha}'
 
 # %% ../nbs/04_layers.ipynb #e1b8530c
 class PerStep(Norm):
     "Mixin for norms with parameters of their own for each of `num_steps` time steps."
+    @staticmethod
+    def options(num_steps, affine=True, **kw):
+        "torch's options; raises ValueError for a number of steps that is none, and where there are to be no parameters."
+        check_steps(num_steps)
+        need(affine, f'`affine` is {affine}', 'this norm is made of its parameters for each step', 'Leave it out, or take `BatchNorm2d` or `ThresholdBatchNorm2d`.')
+        return kw
+
     def check(self, x):
         super().check(x)
         need(len(x)==self.num_steps, f'`x` of {type(self).__name__} has {len(x)} time steps', f'the layer was built for num_steps={self.num_steps}',
@@ -223,8 +231,7 @@ class StepBatchNorm2d(PerStep, nn.BatchNorm2d):
         num_steps:int,    # time steps T
         **kw              # torch's `eps` and `momentum`
     ):
-        check_steps(num_steps)
-        super().__init__(num_steps*num_features, **kw)
+        super().__init__(num_steps*num_features, **self.options(num_steps, **kw))
         self.num_features,self.num_steps,self.bias = num_features,num_steps,None
     per_step = True
     def rows(self): "As of every norm, a row a step."; w = self.weight.view(self.num_steps, -1); return w,torch.zeros_like(w)
@@ -240,8 +247,7 @@ class ScaledBatchNorm2d(PerStep, nn.BatchNorm2d):
         num_steps:int,    # time steps T
         **kw              # torch's `eps` and `momentum`
     ):
-        check_steps(num_steps)
-        super().__init__(num_features, affine=False, **kw)
+        super().__init__(num_features, **self.options(num_steps, **kw) | dict(affine=False))
         self.num_steps = num_steps
         self.scale,self.shift = (nn.Parameter(torch.empty(num_steps, num_features, device=kw.get('device'), dtype=kw.get('dtype'))) for _ in range(2))
         self.reset_parameters()

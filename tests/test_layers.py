@@ -90,6 +90,27 @@ def test_what_torch_does_to_a_norm(name):
     norm.reset_parameters()
     assert all(v.equal(start.state_dict()[k]) for k,v in norm.state_dict().items())
 
+@pytest.mark.parametrize('name', ['shared', 'threshold'])
+@pytest.mark.parametrize('options', [dict(affine=False), dict(affine=True)], ids=str)
+@pytest.mark.parametrize('training', [True, False])
+def test_norms_without_parameters(name, options, training):
+    "With and without scale and shift that are 1 and 0 a norm is the same: on its own, before a neuron, as a twin and folded"
+    x,T = torch.randn(4, 2, 3, 16, 16, generator=seeded(0)),dict(threshold=2., alpha=.7) if name=='threshold' else {}
+    a,b = norms[name](3, **T, **options).train(training),norms[name](3, **T).train(training)
+    assert torch.allclose(a(x), b(x), atol=1e-6) and torch.allclose(a.plain(x), b.plain(x), atol=1e-6)
+    x.requires_grad_()
+    with use('numba'): spikes = [dense(LIF()(o(x))) for o in (a, b)]
+    assert spikes[0].equal(spikes[1])
+    assert torch.allclose(*(torch.autograd.grad(o.sum(), x)[0] for o in spikes), atol=1e-6)
+    assert sum(p.numel() for p in twin(a).parameters())==sum(p.numel() for p in a.parameters())==6*options['affine']
+    conv = Conv2d(3, 3, 1)
+    with torch.no_grad(): assert torch.allclose(fold(nn.Sequential(conv, a))(x), a.eval()(conv(x)), atol=1e-5)
+
+@pytest.mark.parametrize('name', ['step', 'scaled'])
+def test_norms_that_are_their_parameters(name):
+    with pytest.raises(ValueError, match='`affine` is False'): norms[name](3, 4, affine=False)
+    assert norms[name](3, 4, affine=True)(torch.randn(4, 2, 3, 5, 5)).shape==(4, 2, 3, 5, 5)
+
 @each_norm
 def test_twin_of_a_norm(name):
     "torch's norm of the same channels; as many parameters, unless they belong to steps"
