@@ -107,6 +107,9 @@ def write_tensors(
 ):
     "Write a safetensors file atomically; if that fails, an older file survives and OSError names the path."
     tensors = {k: v.detach().cpu().contiguous() for k,v in tensors.items()}
+    place = lambda v: v.untyped_storage().data_ptr()
+    owner = {place(v): k for k,v in tensors.items()} # safetensors takes no memory twice, and layers may share a weight
+    tensors = {k: v if owner[place(v)]==k else v.clone() for k,v in tensors.items()}
     try:
         with atomic(path) as new: new.write_bytes(save(tensors, {'snnkit': json.dumps(meta)})) # not `save_file`, which leaves a file of its own naming behind when it is killed
     except (OSError, SafetensorError) as e: raise OSError(f'Could not write {path}: {e}. A file that was there before is still whole; free space or choose another folder.') from e
@@ -116,6 +119,7 @@ def read_tensors(
     path:Path # file that `write_tensors` made
 )->tuple:     # name: tensor, and whatever else was stored
     "Read a safetensors file; raises ValueError for anything else, and never runs code from it."
+    need(not Path(path).is_dir(), f'{path} is a folder', 'it must be a safetensors file', 'Name the file in it, such as `model.safetensors`.')
     try:
         with safe_open(path, 'pt') as f:
             meta = json.loads((f.metadata() or {}).get('snnkit', 'null'))
