@@ -156,7 +156,7 @@ class Run:
     totals:list=field(default_factory=lambda: [0., 0.]) # sum of errors and of right answers in that epoch
     history:list=field(default_factory=list) # one dict an epoch: epoch, train_loss, train_accuracy, valid_loss, valid_accuracy
     best_epoch:int=0        # the epoch with the best validation accuracy, from 1
-    stopped:bool=False      # interrupted before its last epoch?
+    stopped:bool=False      # interrupted? (in a checkpoint: before its last epoch was over)
 
 def describe(
     model,      # to be trained
@@ -460,6 +460,7 @@ def train(
             if loop(after_step): finish(); show.epoch()
             run.stopped = stop() and run.epoch<last
             save()
+    run.stopped = stop() # the last epoch may be over, and whoever called is still to know
 
 # %% ../nbs/07_training.ipynb #447d1ed5
 def open_run(
@@ -524,5 +525,5 @@ def fit(
     look()
     train(loop, finish, save, run, show, save_every)
     if best: model.load_state_dict(best)
-    if out and not run.stopped and acc.is_main_process: save_weights(model, Path(out)/'model.safetensors', **asdict(run))
+    if out and run.epoch>=epochs and acc.is_main_process: save_weights(model, Path(out)/'model.safetensors', **asdict(run) | dict(stopped=False))
     return run
