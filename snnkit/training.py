@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
-from .data import Shuffle, check_seed
+from .data import Augmented, Shuffle, check_seed
 from .encoding import mix_seed, need, own_stream
 from .engine import atomic
 from .layers import LIF, spike_trains
@@ -166,7 +166,9 @@ def describe(
 )->dict:        # what has to be the same to resume, as JSON allows it
     "The configuration of a training."
     plain = lambda o: re.sub(r' at 0x[0-9a-f]+', '', str(o))
-    return dict(model=plain(model), data=f'{data.name} [{data.split_hash}]', optimizer=type(opt).__name__,
+    made = [f', {p} signed'*bool(getattr(o, 'signed', False)) + (f', {p} changed by {" ".join(plain(o.augment).split())} with seed {o.seed}' if isinstance(o, Augmented) else '')
+            for p,o in (('train', data.train), ('valid', data.valid))]
+    return dict(model=plain(model), data=f'{data.name} [{data.split_hash}]' + ''.join(made), optimizer=type(opt).__name__,
                 options={k: plain(v) for k,v in opt.defaults.items()}, **settings)
 
 # %% ../nbs/07_training.ipynb #57871ea6

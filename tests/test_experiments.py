@@ -4,7 +4,7 @@ from dataclasses import asdict,replace
 from pathlib import Path
 import pytest,torch
 from joblib import parallel_backend
-from snnkit import experiments as E
+from snnkit import experiments as E, training
 from snnkit.experiments import Config,Store,key,run,run_all
 from common import root
 from test_data import folder
@@ -194,6 +194,17 @@ def test_killed_and_called_again(tmp_path):
     rs = run_all(configs, 'a', Store(tmp_path/'r'), jobs=1)
     assert [r['config']['seed'] for r in rs]==[0, 1, 2, 3] and (tmp_path/'r'/'a.jsonl').read_text().count('\n')==4
     assert same(rs[3], run(configs[3], Store(tmp_path/'alone'), quiet=True))
+
+def test_ctrl_c_at_the_end_of_a_run_stops_them_all(record, tmp_path, monkeypatch):
+    "It comes while the last epoch of the first run is validated: the second does not begin, and the same call goes on."
+    ended,starts = training.end_epoch,[]
+    def hit(*args): signal.raise_signal(signal.SIGINT); return ended(*args)
+    def call(): return run_all([tiny, replace(tiny, seed=43)], 'a', Store(tmp_path/'c'), jobs=1)
+    with monkeypatch.context() as m:
+        m.setattr(training, 'end_epoch', hit); m.setattr(E, 'fit', lambda *args, **kw: starts.append(args) or training.fit(*args, **kw))
+        with pytest.raises(KeyboardInterrupt): call()
+    assert len(starts)==1 and not Store(tmp_path/'c').read()
+    first,_ = call(); assert same(first, record)
 
 def test_in_parallel(record, tmp_path):
     rs = run_all([tiny, replace(tiny, ann=True)], 'a', Store(tmp_path/'p'), jobs=2)

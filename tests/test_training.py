@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest, torch
 from safetensors.torch import load_file
 from small_training import data, model
-from snnkit.data import load
+from snnkit.data import Augmented, Images, crop_flip, load
 from snnkit.encoding import own_stream
 from snnkit.layers import spike_trains
 from snnkit.models import lenet, twin
@@ -188,6 +188,66 @@ def test_what_an_optimizer_keeps_is_taken_back(opt, tmp_path):
     for resume in (False, True): set_seed(1); fit(model(), data(), epochs=1, seed=1, quiet=True, out=tmp_path, resume=resume, opt=keep)
     a,b = (o.state_dict()['state'] for o in kept)
     assert a and a.keys()==b.keys() and all(torch.equal(*map(torch.as_tensor, (v, b[i][k]))) for i,s in a.items() for k,v in s.items())
+
+def test_a_resumed_training_sees_the_same_images(tmp_path):
+    "Augmentation, its seed and signed intensities are compared, and an augmentation made anew is the same"
+    def session(resume=True, **kw):
+        set_seed(1); d = data(); signed = kw.pop('signed', False)
+        d.train,d.valid = (Images(o.x, o.y, signed) for o in (d.train, d.valid))
+        if kw: d.train = Augmented(d.train, crop_flip(12, padding=kw.get('padding', 1)), kw.get('seed', 1))
+        net = model(); fit(net, d, epochs=1, seed=1, quiet=True, out=tmp_path, resume=resume)
+        return net.state_dict()
+    first = session(False, padding=1)
+    again = session(padding=1)
+    assert all(first[k].equal(again[k]) for k in first)
+    for other in (dict(), dict(padding=2), dict(padding=1, seed=2), dict(padding=1, signed=True)):
+        with pytest.raises(ValueError, match='data was bars .* now bars'): session(**other)
+
+class Interrupting(Images):
+    "Presses Ctrl-C when `train` is in epoch `when` and these images are looked at"
+    def __init__(self, ds, train, when): super().__init__(ds.x, ds.y); self.train,self.when = train,when
+    def pixels(self, i):
+        if getattr(self.train, 'epoch', -1)==self.when: self.when = None; signal.raise_signal(signal.SIGINT)
+        return self.x[i]
+
+def test_ctrl_c_in_the_last_validation_is_told(tmp_path):
+    "The training is whole, and so are its files; that somebody wants to stop is told all the same"
+    _,whole,_ = trained(1, out=tmp_path/'whole')
+    d = data(); d.valid = Interrupting(d.valid, d.train, 1)
+    set_seed(1); run = fit(model(), d, epochs=2, seed=1, quiet=True, out=tmp_path/'hit')
+    assert run.stopped and run.history==whole.history and not whole.stopped
+    assert_same_training(tmp_path/'whole', tmp_path/'hit')
+    _,again,_ = trained(1, out=tmp_path/'hit', resume=True)
+    assert not again.stopped and again.history==whole.history
+    assert_same_training(tmp_path/'whole', tmp_path/'hit')
+
+def test_images_sorted_by_class_do_not_warn_in_vain(recwarn):
+    "The first class is black, and so are all of its images that lie in front"
+    d = data(); black = torch.zeros_like(d.valid.x[:30])
+    d.valid = Images(torch.cat([black, d.valid.x]), torch.cat([torch.zeros(30, dtype=torch.int64), d.valid.y]))
+    set_seed(1); fit(model(), d, epochs=1, seed=1, quiet=True)
+    assert not [o for o in recwarn if 'fell silent' in str(o.message)]
+
+@pytest.mark.parametrize('out', [False, True], ids=['saved', 'trained'])
+def test_tied_weights(out, tmp_path):
+    "Layers that share a weight share it still when it was saved and read, or trained and taken up again"
+    def tied():
+        set_seed(1); net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, 144), torch.nn.ReLU(), torch.nn.Linear(144, 144), torch.nn.ReLU(), torch.nn.Linear(144, 3))
+        net[3].weight = net[1].weight
+        return net
+    a,b = tied(),tied(); torch.nn.init.zeros_(b[1].weight)
+    if out:
+        fit(a, data(), epochs=2, seed=1, quiet=True, out=tmp_path)
+        fit(b, data(), epochs=2, seed=1, quiet=True, out=tmp_path, resume=True)
+        load_weights(c := tied(), tmp_path/'model.safetensors'); assert c[1].weight.equal(a[1].weight)
+    else: save_weights(a, tmp_path/'a'); load_weights(b, tmp_path/'a')
+    assert b[3].weight is b[1].weight and all(v.equal(b.state_dict()[k]) for k,v in a.state_dict().items())
+
+def test_a_folder_is_no_file(tmp_path):
+    (tmp_path/'run'/'checkpoint.safetensors').mkdir(parents=True)
+    for path in (tmp_path, str(tmp_path)):
+        with pytest.raises(ValueError, match='is a folder, but it must be a safetensors file'): read_tensors(path)
+    with pytest.raises(ValueError, match='is a folder'): fit(model(), data(), out=tmp_path/'run', resume=True, quiet=True)
 
 def test_weights_are_plain_safetensors_for_anyone(tmp_path):
     set_seed(0); net = model()
