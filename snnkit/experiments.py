@@ -306,7 +306,7 @@ class Store:
                 with open(file, 'ab') as f: f.write(json.dumps(record).encode()+b'\n'); f.flush(); os.fsync(f.fileno())
         except OSError as e: raise OSError(f'Could not add to {file}: {e}. The training is kept in {cache_home()/"runs"}; free space or choose another folder, and call again.') from e
 
-# %% ../nbs/09_experiments.ipynb #c7835c68
+# %% ../nbs/09_experiments.ipynb #37aaf3a2
 def as_store(
     store # a `Store`, a folder, or None for the nearest
 )->Store: # it
@@ -332,7 +332,7 @@ def check_owner(
     other = read_tensors(weights)[1].get('config')
     need(other==asdict(config), f'`weights` is {weights}, which holds {describe(Config(**other)) if other else "no run"}', 'it must be a new file or one of this run', 'Choose another name.')
 
-# %% ../nbs/09_experiments.ipynb #bb3cceeb
+# %% ../nbs/09_experiments.ipynb #7a8a3716
 @contextmanager
 def alone(
     config:Config # of a run
