@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['augmentations', 'Images', 'show_images', 'Raw', 'Shuffle', 'Batched', 'Augmented', 'crop_flip', 'turned', 'jitter',
            'shift_rotate', 'check_seed', 'stratified', 'fingerprints', 'unseen', 'name_split', 'Data', 'subset',
-           'split', 'check_fold', 'kfold', 'data_root', 'read_idx', 'named', 'load']
+           'evenly', 'split', 'check_fold', 'kfold', 'data_root', 'read_idx', 'named', 'load']
 
 # %% ../nbs/06_data.ipynb #f3c82192
 import glob, hashlib, io, json, lzma, math, os, re, struct, tarfile, tempfile, zipfile, zlib
@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, Subset
 
 from .encoding import check_choice, mix_seed, need, seeded
 from .engine import atomic, cache_home
@@ -254,6 +254,14 @@ def subset(
         place[i] = (torch.arange(len(i), dtype=torch.float64)+.5)/len(i)
         place[i[:2]] = 0
     return order[place[order].argsort(stable=True)[:part]].sort()[0]
+
+# %% ../nbs/06_data.ipynb #708d9536
+def evenly(
+    images, # data set
+    n:int   # images to take; all if there are fewer
+)->Subset:  # spread evenly from the first to the last
+    "A few images from all over a data set."
+    return Subset(images, torch.linspace(0, len(images)-1, min(n, len(images))).long().tolist())
 
 # %% ../nbs/06_data.ipynb #92c8db0c
 def split(
@@ -506,11 +514,11 @@ def _read_once(path, size=None):
     return raw
 
 # %% ../nbs/06_data.ipynb #1c4b4ea7
-def _named(key, root):
-    if key=='digits': return _digits()
-    if key=='cifar10': return _cifar10(root)
+def _library(name, root):
+    if name=='digits': return _digits()
+    if name=='CIFAR10': return _cifar10(root)
     from torchvision.datasets import MNIST, FashionMNIST
-    if key=='mnist': return _idx(MNIST, 'MNIST', list('0123456789'), root)
+    if name=='MNIST': return _idx(MNIST, 'MNIST', list('0123456789'), root)
     return _idx(FashionMNIST, 'Fashion-MNIST', FashionMNIST.classes, root)
 
 def _resized(raw, size):
@@ -523,7 +531,7 @@ def _find(name, root=None, size=None):
     need(isinstance(name, (str, Path)) and str(name).strip(), f'`name` is {name!r}', 'it must be a name or a path', "Try 'digits'.")
     root,path = data_root(root), Path(name).expanduser()
     known = named(name)
-    if known and known!='CIFAR10-JPEG': return _resized(_named(_key(name), root), size)
+    if known and known!='CIFAR10-JPEG': return _resized(_library(known, root), size)
     if known and not (path := root/_jpeg).is_file(): raise FileNotFoundError(f'{path} is missing. Let `root` or SNNKIT_DATA name the folder that has it.')
     need(path.exists(), f'`name` is {str(name)!r}', f'it must be one of {", ".join(_known.values())}, or the path of a folder or archive', 'Check the spelling.')
     return _read_once(path, size)

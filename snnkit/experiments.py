@@ -28,7 +28,7 @@ from joblib.parallel import get_active_backend
 from torch.utils.data import Subset
 from tqdm.auto import tqdm
 
-from .data import Augmented, Data, augmentations, load, named
+from .data import Augmented, Data, augmentations, evenly, load, named
 from .encoding import Direct, check_choice, need
 from .engine import atomic, cache_home, has, use
 from .layers import norms
@@ -164,9 +164,9 @@ def counted(
     most:int=1000 # so many of them
 )->Subset:        # the first, or evenly spread ones if some class is not among these
     "The images on which the costs of a network are counted."
-    n,y = min(most, len(images)),torch.as_tensor(images.y)
-    mixed = len(y[:n].unique())==len(y.unique())
-    return Subset(images, range(n) if mixed else torch.linspace(0, len(y)-1, n).long().tolist())
+    y = torch.as_tensor(images.y)
+    mixed = len(y[:most].unique())==len(y.unique())
+    return Subset(images, range(min(most, len(y)))) if mixed else evenly(images, most)
 
 # %% ../nbs/09_experiments.ipynb #b7f2e416
 def count(
@@ -457,6 +457,14 @@ def with_twins(
     "Each of `configs`, followed by its ANN twin."
     return [replace(c, ann=o) for c in configs for o in (False, True)]
 
+# %% ../nbs/09_experiments.ipynb #840fdde7
+def once(
+    records:list # of runs
+)->dict:         # key: record
+    "Each run once, however often it is in the list; raises ValueError if there is none."
+    need(len(records), '`records` is empty', 'there must be one at least', 'Make the runs first, see `run_all`.')
+    return {key(config_of(r)): r for r in records}
+
 # %% ../nbs/09_experiments.ipynb #e84c0b2d
 def config_of(
     record:dict # of a run
@@ -467,10 +475,9 @@ def config_of(
 def groups(
     records:list # of runs
 )->dict:         # key without seed and fold: records
-    "Records that differ in seed and fold only, together, in the order of the first of each; a run counts once, however often it is in the list."
-    need(len(records), '`records` is empty', 'there must be one at least', 'Make the runs first, see `run_all`.')
+    "Records that differ in seed and fold only, together, in the order of the first of each, every run once."
     out = {}
-    for r in {key(config_of(r)): r for r in records}.values(): out.setdefault(key(replace(config_of(r), seed=0, fold=None)), []).append(r)
+    for r in once(records).values(): out.setdefault(key(replace(config_of(r), seed=0, fold=None)), []).append(r)
     return out
 
 # %% ../nbs/09_experiments.ipynb #19e7f3a0
@@ -506,7 +513,7 @@ def one_by_one(
     base:Config=None # what the networks are told against; the first record's if None
 )->pd.DataFrame:     # a row a run: network, seed, fold, accuracy on validation and test images (%)
     "What each run found."
-    records = [r for rs in groups(records).values() for r in rs]
+    records = list(once(records).values())
     base = base or config_of(records[0])
     return pd.DataFrame([dict(network=describe(c, base), seed=c.seed, fold=c.fold, valid=100*r['valid_accuracy'], test=100*r['test_accuracy']) for r in records for c in [config_of(r)]])
 
@@ -525,9 +532,9 @@ def increments(
     confidence:float=.95 # of the intervals
 )->pd.DataFrame:        # a row a configuration: runs, accuracies (%), error increment and interval (points), McNemar's p of each pair, energy ratio
     "Every spiking network beside its twin, on the same test images; raises ValueError if a twin is missing or saw other images."
-    by,rows,every = {key(config_of(r)): r for r in records},{},groups(records)
+    by,rows = once(records),{}
     base = base or config_of(records[0])
-    for rs in (o for o in every.values() if not o[0]['config']['ann']):
+    for rs in (o for o in groups(records).values() if not o[0]['config']['ann']):
         pairs = [(r, by.get(key(replace(config_of(r), ann=True)))) for r in rs]
         need(all(t for _,t in pairs), f'{describe(config_of(rs[0]), base)} has no twin among the records', 'each needs one', 'Use `run_all(with_twins(configs))`.')
         need(all(s['split']==t['split'] for s,t in pairs), f'{describe(config_of(rs[0]), base)} and its twin saw other images', 'the split must be the same', 'The data have changed; train both with `fresh=True`.')

@@ -28,10 +28,10 @@ from matplotlib.figure import Figure
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .data import Augmented, Shuffle, check_seed
+from .data import Augmented, Shuffle, check_seed, evenly
 from .encoding import mix_seed, need, own_stream
 from .engine import atomic
 from .layers import LIF, spike_trains
@@ -381,14 +381,6 @@ def warn_of_rates(
         warnings.warn(f'Layer {n!r} {what}: {r:.4f} spikes per neuron and step. {mend}.', stacklevel=2)
     return odd
 
-# %% ../nbs/07_training.ipynb #a6c7affc
-def sample(
-    ds,      # pairs of an image and a label
-    n:int=16 # images to take, or all if there are fewer
-)->torch.Tensor: # shape [n, C, H, W]
-    "Images spread evenly over `ds`."
-    return next(iter(DataLoader(Subset(ds, sorted({i*len(ds)//n for i in range(n)})), n)))[0]
-
 # %% ../nbs/07_training.ipynb #7cae7335
 def cosine(
     progress:float # part of the training that is done, 0 to 1
@@ -518,7 +510,7 @@ def fit(
     loader = DataLoader(data.train, batch_size, sampler=Shuffle(data.train, seed, run.epoch, run.seen))
     wrapped,optim,loader = acc.prepare(model, optim, loader)
     show = Progress(run, total, quiet or not acc.is_main_process)
-    x = sample(data.valid)
+    x,_ = next(iter(DataLoader(evenly(data.valid, 16), 16)))
     def look(): warned.update(warn_of_rates(model, x.to(acc.device), known=warned))
     def loop(after_step): return train_epoch(wrapped, optim, loader, run, acc, total, after_step)
     def finish(): nonlocal best; best = end_epoch(model, run, best, data, acc); look()
