@@ -263,14 +263,15 @@ def plot_costs(
     t:pd.DataFrame, # what `table` gives
     fig=None        # matplotlib figure; a new one if None
 )->plt.Figure:      # the figure drawn on
-    "Test accuracy against compute energy; open circles are ANNs."
+    "Test accuracy against compute energy; an open circle is an ANN, in the colour of its SNN."
     if fig is None: fig = plt.figure(figsize=(6, 3.6), layout='constrained')
-    ax = fig.subplots()
-    for i,n in enumerate(t.index):
+    ax,nets = fig.subplots(),[n.removesuffix(' (ANN)') for n in t.index]
+    colour = {n: f'C{i}' for i,n in enumerate(dict.fromkeys(nets))}
+    for n,net in zip(t.index, nets):
         r = t.loc[[n]]
-        ax.errorbar(r['energy (µJ)'], r['test (%)'], yerr=_whiskers(r), fmt='o', ms=5, capsize=3, lw=1, mfc='white' if n.endswith('(ANN)') else None, color=f'C{i}', label=n)
+        ax.errorbar(r['energy (µJ)'], r['test (%)'], yerr=_whiskers(r), fmt='o', ms=5, capsize=3, lw=1, mfc='white' if n.endswith('(ANN)') else None, color=colour[net], label=n)
     ax.set(xlabel='compute energy of an image (µJ at 45 nm)', ylabel='test accuracy (%)', xscale='log'); ax.legend(fontsize=7, frameon=False, loc='center left', bbox_to_anchor=(1, .5))
-    wide = t['energy (µJ)'].max()>4*t['energy (µJ)'].min() # enough for 1, 2 and 5 to lie within
+    wide = t['energy (µJ)'].max()>10*t['energy (µJ)'].min() # so 1, 2 and 5 lie within
     ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(5), major_formatter='{x:g}', minor_formatter='')
     return fig
 
