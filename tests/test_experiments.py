@@ -213,8 +213,8 @@ def test_in_parallel(record, tmp_path):
 @pytest.mark.filterwarnings('ignore:Layer') # networks as small as these may fall silent
 @pytest.mark.parametrize('backend', ['threading', 'multiprocessing'])
 def test_other_backends_find_the_same(record, tmp_path, backend):
-    with parallel_backend(backend, n_jobs=2): rs = run_all([tiny, replace(tiny, seed=1)], 'a', tmp_path/'p', jobs=2)
-    assert same(rs[0], record) and [r['config']['seed'] for r in rs]==[42, 1] and len(Store(tmp_path/'p').read())==2
+    with parallel_backend(backend, n_jobs=2): rs = run_all([tiny, replace(tiny, seed=1), replace(tiny, ann=True)], 'a', tmp_path/'p', jobs=2)
+    assert same(rs[0], record) and [r['config']['seed'] for r in rs]==[42, 1, 42] and len(Store(tmp_path/'p').read())==3
 
 def test_an_error_in_a_run_is_told(tmp_path):
     with pytest.raises(ValueError, match='`name`'): run_all([replace(tiny, data='mnits')], 'a', Store(tmp_path/'e'), jobs=1)
