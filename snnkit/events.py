@@ -9,6 +9,9 @@ __all__ = ['Spikes', 'word_type', 'offsets', 'Buffers', 'Geometry', 'geometry', 
 # %% ../nbs/02a_events.ipynb #da5be67c
 import math
 from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import NamedTuple
 
 import llvmlite.binding
@@ -16,6 +19,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic, models, register_model
 
 # %% ../nbs/02a_events.ipynb #a851222c
@@ -288,9 +292,29 @@ def opaque(ty, i):
     "The integer `i`, of which the compiler is to know nothing: it makes no second version of a loop for it."
     return types.intp(types.intp), lambda ctx,b,sig,args: b.asm(ir.FunctionType(_int64, [_int64]), '', '=r,0', args, side_effect=True)
 
+# %% ../nbs/02a_events.ipynb #a112d5e3
+class Compiled(IndexDataCacheFile):
+    "What a kernel was compiled to: a file for each list of types, which two processes may write at the same moment."
+    def path(self, key): return f'{self._index_name[:-4]}.{sha256(repr((self._version, key)).encode()).hexdigest()[:32]}.nbc'
+
+    def save(self, key, data): self._save_data(self.path(key), (self._source_stamp, key, data))
+
+    def load(self, key):
+        try: stamp,for_,data = self._load_data(self.path(key))
+        except (OSError, EOFError, UnpicklingError): return # not there, or a crash of the machine cut it short
+        if (stamp, for_)==(self._source_stamp, key): return data
+
+    def flush(self):
+        for o in Path(self._cache_path).glob(f'{self._index_name[:-4]}.*.nbc'): o.unlink(missing_ok=True)
+
 # %% ../nbs/02a_events.ipynb #b268c841
-_options = dict(nogil=True, error_model='numpy', cache=True, no_cfunc_wrapper=True, _nrt=False)
-_jit,_inner = njit(**_options),njit(**_options, no_cpython_wrapper=True)
+def _jit(f, **options):
+    f = njit(nogil=True, error_model='numpy', cache=True, no_cfunc_wrapper=True, _nrt=False, **options)(f)
+    f._cache._cache_file.__class__ = Compiled
+    return f
+
+def _inner(f): return _jit(f, no_cpython_wrapper=True)
+
 _one = (0,)  # a single row
 _avx512 = bool(llvmlite.binding.get_host_cpu_features().get('avx512f'))
 

@@ -1,6 +1,8 @@
 """The engine equals its specification: spikes, gradients and trainings by events are those of the plain layers, for random
 networks over all options and for LeNet and VGG9 whole; and what torch does to modules works over the layers."""
-import copy,gc,weakref
+import copy,gc,subprocess,sys,weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 import numpy as np
 import pytest, torch
 import torch.distributed as dist
@@ -9,7 +11,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import nn
 from torch.autograd import Function
 from torch.nn.parallel import DistributedDataParallel
-from snnkit import encoding, engine
+from snnkit import encoding, engine, events
 from snnkit.encoding import Direct, poisson, seeded
 from snnkit.engine import Current, Lazy, Train, dense, to_train, use
 from snnkit.layers import IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, Poisson, make_norm, norms, spike_trains
@@ -469,3 +471,40 @@ def test_surrogates_fused(shape, last, grad, reset):
     (s,dx),(s2,dx2) = found
     assert s.equal(s2) and 0<s.mean()<1 and torch.allclose(dx, dx2, rtol=1e-5, atol=1e-6)
     if x.is_contiguous() or x.ndim==5: assert s2.stride()==dx2.stride()==x.stride()
+
+# What has been compiled
+
+def test_processes_that_compile_at_once_keep_what_is_theirs(tmp_path):
+    "Each finds for its types what it kept for them, however the writing of two falls together"
+    def work(i):
+        kept = events.Compiled(str(tmp_path), 'kernel', 'stamp')
+        for j in range(100): kept.save((i, j), f'{i}, {j}')
+    with ThreadPoolExecutor(4) as pool: list(pool.map(work, range(4)))
+    kept = events.Compiled(str(tmp_path), 'kernel', 'stamp')
+    assert all(kept.load((i, j))==f'{i}, {j}' for i in range(4) for j in range(100))
+
+def test_kept_kernels_are_of_this_source_and_whole(tmp_path):
+    "Another source, another file in its place, half a file or none: compiled anew"
+    kept,other,apart = (events.Compiled(str(tmp_path), *o) for o in (('kernel', 'new'), ('kernel', 'old'), ('another', 'new')))
+    assert kept.load('a') is None
+    other.save('a', 1); assert other.load('a')==1 and kept.load('a') is None
+    kept.save('a', 2); assert kept.load('a')==2 and other.load('a') is None
+    kept.save('b', 3); a,b = (Path(kept._data_path(kept.path(o))) for o in 'ab')
+    b.write_bytes(a.read_bytes()); assert kept.load('b') is None
+    for n in (0, 9): a.write_bytes(b.read_bytes()[:n]); assert kept.load('a') is None
+    apart.save('a', 4); kept.flush(); assert not a.exists() and not b.exists() and apart.load('a')==4
+
+def test_kernels_are_compiled_once():
+    "Another process finds all of them on disk, by the same names"
+    code = '''
+import torch
+from snnkit import events
+from snnkit.engine import use
+from snnkit.models import lenet
+torch.manual_seed(0)
+with use('numba'): lenet(num_steps=6)(torch.rand(3, 1, 28, 28)).sum().backward()
+found = [o.stats for o in vars(events).values() if hasattr(o, 'stats')]
+print(sum(sum(o.cache_hits.values()) for o in found), sum(sum(o.cache_misses.values()) for o in found))'''
+    def call(): return [int(o) for o in subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()]
+    call(); hits,misses = call()
+    assert hits>=10 and misses==0
