@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from torch import nn
 
 from .encoding import Encoder, check_choice, check_steps, direct, latency, need, own_stream, poisson, raster, seeded
@@ -271,8 +271,9 @@ def plot_costs(
         r = t.loc[[n]]
         ax.errorbar(r['energy (µJ)'], r['test (%)'], yerr=_whiskers(r), fmt='o', ms=5, capsize=3, lw=1, mfc='white' if n.endswith('(ANN)') else None, color=colour[net], label=n)
     ax.set(xlabel='compute energy of an image (µJ at 45 nm)', ylabel='test accuracy (%)', xscale='log'); ax.legend(fontsize=7, frameon=False, loc='center left', bbox_to_anchor=(1, .5))
-    wide = t['energy (µJ)'].max()>10*t['energy (µJ)'].min() # so 1, 2 and 5 lie within
-    ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(5), major_formatter='{x:g}', minor_formatter='')
+    low,high = t['energy (µJ)'].agg(['min', 'max'])
+    ticks = LogLocator(subs=(1, 2, 5)) if high>10*low else LogLocator(subs=(1, 1.5, 2, 3, 5, 7)) if high>3*low else MaxNLocator(5) # three or more lie within
+    ax.xaxis.set(major_locator=ticks, major_formatter='{x:g}', minor_locator=NullLocator())
     return fig
 
 # %% ../nbs/10_plots.ipynb #71c2e9b4
