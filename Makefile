@@ -32,7 +32,7 @@ run: .venv/run.stamp ## Train a spiking LeNet and its ANN twin on the embedded d
 	$(bin)/snnkit-compare --data digits --out out --resume $(ARGS)
 
 play: .venv/lab.stamp ## Open the explorers in JupyterLab: sliders for the encoder, the neuron, the gradient and a trained network
-	$(bin)/jupyter lab nbs/11_explorers.ipynb $(ARGS)
+	$(bin)/jupyter lab nbs/doors/13_explorers.ipynb $(ARGS)
 
 test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks, README, docs, tests
 	$(py) tools/sync.py
@@ -48,7 +48,7 @@ prepare: .venv/test.stamp ## After editing notebooks: export the modules, clean 
 	$(bin)/nbdev-clean
 	$(py) tools/readme.py
 
-outputs: .venv/test.stamp ## Run the notebooks and store what they show; NAMES=01_neuron.ipynb for only some
+outputs: .venv/test.stamp ## Run the notebooks and store what they show; NAMES=02_neuron.ipynb for only some
 	$(py) tools/notebooks.py --save $(NAMES)
 
 readme: .venv/test.stamp ## Make README.md, and the table in it, from nbs/index.ipynb; give every notebook its badge

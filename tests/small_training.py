@@ -2,8 +2,8 @@
 In plain torch: what is killed is then the training, not the compilation of kernels, and no choice of the engine differs from life to life."""
 import sys, torch
 from snnkit.data import Data, Images
-from snnkit.encoding import seeded
-from snnkit.engine import use
+from snnkit.core import seeded
+from snnkit.layers import use
 from snnkit.models import lenet
 from snnkit.training import fit, set_seed
 

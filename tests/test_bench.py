@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 import pytest, torch
 from PIL import Image
-from snnkit.bench import bench_table, chosen, check_all, check_same, grid_table, peers, race, rate_table, set_rates, translate, write_task
+from snnkit.engine.bench import bench_table, chosen, check_all, check_same, grid_table, peers, race, rate_table, set_rates, translate, write_task
 from snnkit.data import load
 from snnkit.measures import firing_rates
 from snnkit.models import build, lenet

@@ -169,7 +169,7 @@ def is_whole(e, width):
     return 0 <= box['x'] and box['x']+box['width'] <= width
 
 def test_explorers_answer(lab):
-    page = lab.open('11_explorers.ipynb', 1280, 900)
+    page = lab.open('doors/13_explorers.ipynb', 1280, 900)
     assert errors(lab.run_all(page)) == []
     shown = {k: Shown(page, k) for k in sliders}
     for k,label in sliders.items():

@@ -2,7 +2,8 @@
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from scipy.stats import binom
-from snnkit.encoding import Direct, Latency, Poisson, direct, latency, poisson, seeded
+from snnkit.core import seeded
+from snnkit.encoding import Direct, Latency, Poisson, direct, latency, poisson
 from snnkit.layers import IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear
 from snnkit.models import twin
 

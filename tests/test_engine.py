@@ -11,10 +11,13 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import nn
 from torch.autograd import Function
 from torch.nn.parallel import DistributedDataParallel
-from snnkit import encoding, engine, events
-from snnkit.encoding import Direct, poisson, seeded
-from snnkit.engine import Current, Lazy, Train, dense, to_train, use
+from snnkit import encoding, layers
+from snnkit.engine import events, roads as engine
+from snnkit.core import seeded
+from snnkit.encoding import Direct, poisson
+from snnkit.engine.roads import Current, Lazy, Train, to_train
 from snnkit.layers import IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, Poisson, make_norm, norms, spike_trains
+from snnkit.layers import dense, mode, use
 from snnkit.models import lee_init, lenet, vgg9
 
 few = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -243,15 +246,17 @@ def test_other_shapes_and_types_are_refused(x):
     with expect_fail(ValueError, contains='[T, B, C, H, W]'): to_train(x)
 
 def test_modes():
-    with expect_fail(ValueError, contains="'auto', 'numba', 'triton', 'torch'"):
+    with expect_fail(ValueError, contains="'auto', 'torch', 'numba', 'triton'"):
         with use('cuda'): pass
     with expect_fail(RuntimeError), use('torch'): raise RuntimeError
-    assert engine._mode=='auto'
+    assert mode()=='auto'
+
+def missing(name): raise ModuleNotFoundError(f'No module named {name!r}')
 
 def test_without_numba(monkeypatch):
     "Plain torch where numba is missing, and a clear word where it is asked for"
-    monkeypatch.setattr(engine, 'find_spec', lambda name: None)
-    engine.has.cache_clear()
+    monkeypatch.setattr(layers, 'resolve_name', missing)
+    layers.found.cache_clear()
     try:
         torch.manual_seed(0)
         net = lenet(num_steps=30)
@@ -259,7 +264,7 @@ def test_without_numba(monkeypatch):
         assert type(net.lif1(net.conv1(x))) is torch.Tensor
         with expect_fail(ValueError, contains='pip install numba'):
             with use('numba'): pass
-    finally: engine.has.cache_clear()
+    finally: layers.found.cache_clear()
 
 # What torch does to modules
 
@@ -360,7 +365,7 @@ def test_gradients_in_planes_of_channels(a, b, kernel, size, stride, after, rese
     assert_same(net, x, 3e-5 if after=='norm' else 1e-5) # torch's norm in single precision is 1.5e-5 off itself, the engine's less than 1e-6
 
 def test_planes_and_the_rest_are_all_channels():
-    from snnkit.events import geometry, parts
+    from snnkit.engine.events import geometry, parts
     for O in range(1, 200):
         p = parts(geometry(28, 28, 3, 5, 5, O, 1, 2, 2))
         assert [p[0].begin, p[-1].end]==[0, O] and all(q.begin==r.end for r,q in zip(p, p[1:])) and all(o.begin<o.end for o in p)
@@ -374,20 +379,19 @@ def test_only_active_features_are_moved():
 @pytest.mark.parametrize('shape', [(1, 28, 28), (3, 9, 7), (70, 6, 6), (500,)])
 def test_coins_fall_as_in_poisson(shape):
     x = torch.rand(6, *shape, generator=seeded(0)).mul(2).sub(1).clamp(0, 1) # half of it black
-    with use('numba'): s = engine.coins(x, 9, seeded(3))
+    with use('numba'): s = Poisson(9)(x, seeded(3))
     assert type(s) is Train
     a,b = seeded(3),seeded(3); assert torch.equal(dense(s), poisson(x, 9, a))
-    with use('numba'): engine.coins(x, 9, b)
+    with use('numba'): Poisson(9)(x, b)
     assert torch.equal(torch.rand(3, generator=a), torch.rand(3, generator=b))
 
 def test_coins_for_what_is_not_sparse():
     "Signed intensities, a gradient that is asked for, and plain torch give the dense train"
     x = torch.rand(2, 1, 8, 8)
     for mode,v in (('numba', -x), ('numba', x.clone().requires_grad_()), ('torch', x)):
-        with use(mode): assert type(engine.coins(v, 4, seeded(0))) is torch.Tensor
+        with use(mode): assert type(Poisson(4)(v, seeded(0))) is torch.Tensor
     for bad in (x*2, x+float('nan')):
-        with use('numba'), expect_fail(ValueError): engine.coins(bad, 4)
-    with use('numba'), expect_fail(ValueError): engine.coins(x, 0)
+        with use('numba'), expect_fail(ValueError): Poisson(4)(bad)
 
 def test_memory_is_used_again_and_never_twice():
     engine.free()
@@ -415,7 +419,7 @@ def test_inference_forgets_what_a_train_was_made_of():
 
 def test_measuring_is_not_heard(tmp_path, monkeypatch):
     "On a machine that knows no costs yet, whoever listens to a layer hears the network's calls and not the engine's."
-    from snnkit import engine
+    from snnkit.engine import roads as engine
     from snnkit.layers import Conv2d
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path)); engine._notes.cache_clear()
     torch.manual_seed(0)
@@ -498,8 +502,8 @@ def test_kernels_are_compiled_once():
     "Another process finds all of them on disk, by the same names"
     code = '''
 import torch
-from snnkit import events
-from snnkit.engine import use
+from snnkit.engine import events
+from snnkit.layers import use
 from snnkit.models import lenet
 torch.manual_seed(0)
 with use('numba'): lenet(num_steps=6)(torch.rand(3, 1, 28, 28)).sum().backward()

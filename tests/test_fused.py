@@ -1,12 +1,12 @@
 """The fused kernels against the neuron in closed form. Without a GPU the tests of what they compute run in a Python of their own, whose Triton
-interprets its kernels (that is decided when `snnkit.fused` is imported, and other tests want it as it is); what the compiler makes of them is looked at here."""
+interprets its kernels (that is decided when `snnkit.engine.fused` is imported, and other tests want it as it is); what the compiler makes of them is looked at here."""
 import os,subprocess,sys
 from functools import partial
 from itertools import product
 import pytest, torch
 from hypothesis import given, settings, strategies as st
-from snnkit.encoding import seeded
-from snnkit.engine import use
+from snnkit.core import seeded
+from snnkit.layers import use
 from snnkit.models import lenet
 from snnkit.spikebp import atan, lif, surrogates
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,8 +14,8 @@ triton = pytest.importorskip('triton', reason='Triton is not installed: there ar
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from snnkit import fused
-from snnkit.fused import fused_lif
+from snnkit.engine import fused
+from snnkit.engine.fused import fused_lif
 
 cuda = torch.cuda.is_available()
 compiled = isinstance(fused._forward, triton.JITFunction)

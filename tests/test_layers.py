@@ -5,8 +5,10 @@ import pytest, torch
 from fastcore.test import expect_fail
 from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import nn
-from snnkit.encoding import poisson, seeded
-from snnkit.engine import Current, Train, dense, to_train, use
+from snnkit.core import seeded
+from snnkit.encoding import poisson
+from snnkit.engine.roads import Current, Train, to_train
+from snnkit.layers import dense, use
 from snnkit.layers import (LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, OverTime, Poisson, Residual, ScaledBatchNorm2d,
                            StepBatchNorm2d, Subsample, ThresholdBatchNorm2d, fold, make_norm, merged, norms, spike_trains, watch)
 from snnkit.models import lee_init, twin

@@ -7,7 +7,7 @@ from fastcore.nbio import read_nb
 from PIL import Image
 from common import root
 from snnkit.data import load
-from snnkit.engine import use
+from snnkit.layers import use
 
 lessons = sorted((root/'nbs'/'walkthrough').glob('*.ipynb'), key=lambda p: p.stem.strip('_'))
 knobs = {r"datasets = .*": "datasets = ['few']", r"datasets,deep = .*": "datasets,deep = ['few'],['few']", r"photos = .*": "photos = ['few']", r"changes = dict\(.*?\)": "changes = dict(part=100, epochs=1, num_steps=5)",

@@ -8,7 +8,7 @@ from scipy.stats import chi2, norm
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from snnkit.encoding import Direct, Poisson
-from snnkit.engine import use
+from snnkit.layers import use
 from snnkit.layers import IF, LIF, AvgPool2d, Conv2d, Dropout, Flatten, Integrator, Linear, spike_trains, watch
 from snnkit.measures import (accuracy_interval, break_even, break_even_rate, confusion, disagreements, energy, error_increment, fan_out, firing_rates,
                              is_spikes, mcnemar, paired_interval, seed_interval, synaptic_ops, undisturbed)

@@ -5,8 +5,9 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 from torchvision.models import efficientnet_b0, efficientnet_b1, efficientnet_b4
 from torchvision.models.efficientnet import MBConv
-from snnkit.encoding import Direct, seeded
-from snnkit.engine import dense, use
+from snnkit.core import seeded
+from snnkit.encoding import Direct
+from snnkit.layers import dense, use
 from snnkit.layers import LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, Poisson, Residual, Subsample, norms, spike_trains, watch
 from snnkit.models import build, calibrate, efficientnet, find_factor, lee_init, lenet, lif_rates, models, resnet, resnet9, resnet11, twin, vgg, vgg9
 from snnkit.training import squared_error

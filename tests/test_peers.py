@@ -1,6 +1,6 @@
 "Spikes equal those of SpikingJelly, snnTorch and Norse, where their neurons and ours are defined alike."
 import pytest, torch
-from snnkit.encoding import seeded
+from snnkit.core import seeded
 from snnkit.spikebp import lif
 
 currents = torch.randn(60, 8, 40, generator=seeded(0), dtype=torch.float64)*.5 + .1   # doubles: a tie with the threshold is then out of the question

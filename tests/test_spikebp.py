@@ -2,8 +2,9 @@
 import math
 import pytest, torch
 from hypothesis import given, settings, strategies as st
-from snnkit import engine
-from snnkit.encoding import poisson, seeded
+from snnkit import layers
+from snnkit.core import seeded
+from snnkit.encoding import poisson
 from snnkit.models import lenet
 from snnkit.spikebp import integrate, leak_correction, lif, lif_autograd, membrane, surrogates
 
@@ -52,7 +53,7 @@ def test_whole_lenet_equals_autograd_of_the_loop(monkeypatch, grad, reset, refra
         y = net(x); (y-torch.eye(4, 3)).pow(2).sum().backward()
         return y.detach(), [p.grad.clone() for p in net.parameters()]
     y,fast = run()
-    monkeypatch.setattr(engine, 'lif', lif_autograd)
+    monkeypatch.setattr(layers, 'lif', lif_autograd)
     y2,slow = run()
     assert torch.allclose(y, y2, rtol=1e-9)
     for a,b in zip(fast, slow): assert b.norm()>0; assert_close(a, b)

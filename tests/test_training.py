@@ -6,7 +6,7 @@ import pytest, torch
 from safetensors.torch import load_file
 from small_training import data, model
 from snnkit.data import Augmented, Images, crop_flip, load
-from snnkit.encoding import own_stream
+from snnkit.core import own_stream
 from snnkit.layers import spike_trains
 from snnkit.models import lenet, twin
 from snnkit.training import evaluate, fit, load_weights, read_tensors, save_weights, set_seed, write_tensors

@@ -19,11 +19,15 @@ def project_copy():
 
 def share_kernels(package):
     "Let the copy of snnkit in the folder `package` find what numba has compiled here, and leave what it compiles: numba knows a source by its content"
-    ours,theirs = root/'snnkit/__pycache__',package/'__pycache__'
-    ours.mkdir(exist_ok=True)
-    rmtree(theirs, ignore_errors=True)
-    theirs.symlink_to(ours)
-    for o in package.glob('*.py'): copystat(root/'snnkit'/o.name, o) # Python's own bytecode, which lies there too, goes by the time
+    for folder in {o.parent for o in package.rglob('*.py')}:
+        ours,theirs = root/'snnkit'/folder.relative_to(package)/'__pycache__',folder/'__pycache__'
+        if not ours.parent.exists(): continue # the records, which lie elsewhere in the project
+        ours.mkdir(exist_ok=True)
+        rmtree(theirs, ignore_errors=True)
+        theirs.symlink_to(ours)
+    for o in package.rglob('*.py'):
+        ours = root/'snnkit'/o.relative_to(package)
+        if ours.exists(): copystat(ours, o) # Python's own bytecode, which lies there too, goes by the time
 
 def run(cmd, cwd, **env):
     "Run `cmd` of this environment on the copy of the project at `cwd`; end with all it printed if it fails"
@@ -40,7 +44,7 @@ def notebooks(d):
     "The notebooks of the project at `d`: the home page, the chapters, the lessons"
     nbs = (p.relative_to(d/'nbs') for p in (d/'nbs').rglob('*.ipynb'))
     nbs = [p for p in nbs if not any(o[0] in '_.' for o in p.parts)]
-    return [d/'nbs'/p for p in sorted(nbs, key=lambda p: (p.name!='index.ipynb', len(p.parts), p))]
+    return [d/'nbs'/p for p in sorted(nbs, key=lambda p: (p.name!='index.ipynb', p.parent.name=='walkthrough', p.name))]
 
 def badge(nb, cfg):
     "The badge that opens the notebook `nb`, a path within nbs/, in Colab; nbdev's configuration `cfg` knows the repository"

@@ -1,7 +1,7 @@
 """Do the notebooks run, and do they show what they give? Runs all of them as Colab does, each in an empty folder, and compares their
 outputs with the stored ones: the same words, nearly the same numbers (CPUs round differently), as many pictures. A cell that says
 `# numbers vary between CPUs`, because it trains, is held to its words and pictures. With `--save` the outputs are those of
-`nbdev-test` in a copy of the project, and are stored. Names choose notebooks: `tools/notebooks.py --save 01_neuron.ipynb`."""
+`nbdev-test` in a copy of the project, and are stored. Names choose notebooks: `tools/notebooks.py --save 02_neuron.ipynb`."""
 import re
 from concurrent.futures import ThreadPoolExecutor
 from math import isclose
