@@ -32,6 +32,11 @@ def test_pythons_are_those_supported():
     assert minor == list(range(minor[0], minor[-1]+1)), 'without gaps'
     assert all(o in supported for o in pythons()) and f'3.{minor[0]-1}' not in supported
 
+def test_bounds_are_tested_at_both_ends():
+    "The lowest releases on the oldest Python, the newest on the newest, and Colab's on its own"
+    ends = {o['releases']: o['python'] for o in flows['test.yml']['jobs']['bounds']['strategy']['matrix']['include']}
+    assert ends == dict(lowest=pythons()[0], newest=pythons()[-1], colab='3.12')
+
 def test_site_is_made_with_a_supported_python():
     used = [s['with']['python-version'] for s in flows['deploy.yml']['jobs']['build']['steps'] if 'setup-python' in s.get('uses', '')]
     assert len(used) == 1 and used[0] in pythons()
@@ -52,7 +57,7 @@ def test_commands_exist():
     targets = set(re.findall(r'^([a-z]+):', (root/'Makefile').read_text(), re.M))
     runs = [s['run'] for f in flows.values() for j in f['jobs'].values() for s in j['steps'] if 'run' in s]
     made = {t for o in runs if o.startswith('make ') for t in re.findall(r"make (\w+)|'([a-z]+)'", o) for t in t if t}
-    assert made == {'chromium', 'test', 'units'} <= targets
+    assert made == {'bounds', 'chromium', 'test', 'units'} <= targets
     assert 'nbdev-docs' in runs and shutil.which('nbdev-docs', path=bin_)
 
 def test_site_is_what_nbdev_makes():

@@ -4,7 +4,7 @@ module there and runs the tests of the network, its gradients and its training. 
 import argparse,os,re,subprocess,sys
 from configparser import ConfigParser
 from pathlib import Path
-from shutil import copy,copytree,ignore_patterns
+from shutil import copytree,ignore_patterns
 from tempfile import TemporaryDirectory
 
 root = Path(__file__).resolve().parent.parent
@@ -16,7 +16,7 @@ runners = 'pytest', 'pytest-xdist', 'hypothesis'
 colab = '''torch==2.10.0 torchvision==0.25.0 numba==0.60.0 llvmlite==0.43.0 numpy==2.0.2 matplotlib==3.10.0 Pillow==11.3.0 ipython==7.34.0
     ipywidgets==7.7.1 traitlets==5.7.1 fastcore==1.12.16 accelerate==1.12.0 scikit-learn==1.6.1 scipy==1.16.3 pandas==2.2.2 tqdm==4.67.3
     joblib==1.5.3 filelock==3.24.3 safetensors==0.7.0'''.split()
-stays = 'torch', 'numpy' # which thousands of notebooks rely on: snnkit must not move them
+stays = 'torch==', 'numpy==' # which thousands of notebooks rely on: snnkit must not move them
 
 def required():
     "The lines of settings.ini that say what a user needs"
@@ -36,20 +36,22 @@ def run(*cmd, **kw):
 
 def wheel(d):
     "The wheel of the project, made in the folder `d` from a copy, so that nothing is left in the project"
-    copytree(root, d/'project', ignore=ignore_patterns('.git', '.venv', 'out', '_*', 'build', '*.egg-info', '__pycache__', 'nbs'))
-    for o in root.glob('snnkit/**/_*.py'): copy(o, d/'project'/o.relative_to(root))
+    made = ignore_patterns('.git', '.venv', 'out', '_proc', '_docs', 'build', 'dist', '*.egg-info', '__pycache__')
+    copytree(root, d/'project', ignore=made)
     run(sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', d, d/'project')
     return next(d.glob('snnkit-*.whl'))
 
 def install(d, which):
     "A new environment in the folder `d` with snnkit, as pip installs it with the releases that `which` names; its Python"
     run(sys.executable, '-m', 'venv', d/'env')
-    pip,limits = (d/'env/bin/python', '-m', 'pip'),d/'limits.txt'
-    run(*pip, 'install', '-q', '--upgrade', 'pip')
-    if which == 'colab': run(*pip, 'install', '-q', *colab)
-    limits.write_text('\n'.join(lowest(required()) if which == 'lowest' else [o for o in colab if o.split('==')[0] in stays] if which == 'colab' else []))
-    run(*pip, 'install', '-q', '-c', limits, wheel(d), *runners)
-    return pip[0]
+    py,limits = d/'env/bin/python',d/'limits.txt'
+    pip = py, '-m', 'pip', 'install', '-q'
+    fixed = dict(lowest=lowest(required()), newest=[], colab=[o for o in colab if o.startswith(stays)])
+    limits.write_text('\n'.join(fixed[which]))
+    run(*pip, '--upgrade', 'pip')
+    if which == 'colab': run(*pip, *colab)
+    run(*pip, '-c', limits, wheel(d), *runners)
+    return py
 
 everything = """import importlib,pkgutil,sys,snnkit
 assert snnkit.__file__.startswith(sys.prefix), snnkit.__file__
