@@ -191,9 +191,12 @@ def test_records_are_in_the_wheel(call, records, user, home):
     assert call(user, 'snnkit-experiment', 'ablation').count('norm=') >= 3 and not (home/'.cache/snnkit/runs').exists()
 
 def test_installed_in_place(call, records, built, tmp_path):
-    "An installation for work on the project itself has its modules and its records."
+    "An installation for work on the project itself has its modules, its subpackages and its records."
     py = environment(tmp_path/'env', next(built.glob('*.whl')), ['setuptools'])
     with project_copy() as d:
+        (d/'snnkit/room').mkdir()
+        (d/'snnkit/room/__init__.py').write_text('')
         run([sys.executable, '-m', 'pip', '--python', py, 'install', '-q', '--no-deps', '--no-index', '--no-build-isolation', '-e', d], d)
         assert records(py.parent) == list(Store(root/'results').read())
         assert call(py.parent, 'python', '-c', 'import snnkit; print(snnkit.__file__)').strip() == str(d/'snnkit/__init__.py')
+        assert call(py.parent, 'python', '-c', 'import snnkit.room; print(snnkit.room.__file__)').strip() == str(d/'snnkit/room/__init__.py')
