@@ -9,7 +9,7 @@ from PIL import Image
 from nbdev.config import get_config
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from bounds import colab as in_colab,lowest
+from bounds import colab as in_colab,lowest,tested
 from colab import private
 from common import project_copy,root,run
 from environment import environment,wheel as build_wheel
@@ -94,11 +94,15 @@ def test_lowest_releases(settings):
     with pytest.raises(SystemExit, match='numba'): lowest(['torch>=2.5', 'numba'])
     with pytest.raises(SystemExit, match='numba'): lowest(['numba>=0.62,<0.70'])
 
+def test_what_the_bounds_are_tested_with_is_there():
+    for o in tested: assert (root/f'tests/test_{o}.py').exists(), f'tools/bounds.py runs tests/test_{o}.py'
+
 def test_colab_is_known_by_its_releases(settings):
     "Numba's is too old, so pip has to replace it; numpy and torch are new enough, so they stay"
     have = {canonicalize_name(n): v for n,v in (o.split('==') for o in in_colab)}
-    old = {r.name for r in map(Requirement, settings['requirements'].split()) if not r.specifier.contains(have.get(canonicalize_name(r.name), '0'))}
-    assert {'numba', 'llvmlite'} <= old <= {'numba', 'llvmlite', 'fastcore', 'mlxtend'}
+    assert listed(settings, 'requirements') <= have.keys()
+    old = {r.name for r in map(Requirement, settings['requirements'].split()) if not r.specifier.contains(have[canonicalize_name(r.name)])}
+    assert {'numba', 'llvmlite'} <= old <= {'numba', 'llvmlite', 'fastcore'}
 
 def test_entry_points(wheel):
     points = read(wheel, 'entry_points.txt').decode()

@@ -72,7 +72,7 @@ def main():
         env = {k: v for k,v in os.environ.items() if not k.startswith(('PYTHON', 'SNNKIT_'))} | dict(HOME=str(d), OMP_NUM_THREADS='1')
         run(py, '-c', everything, *(re.split('[>=]', o)[0] for o in required()), cwd=d, env=env)
         copytree(root/'tests', d/'tests', ignore=ignore_patterns('__pycache__'))
-        run(py, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', *(f'tests/test_{o}.py' for o in tested), cwd=d, env=env)
+        run(py, '-m', 'pytest', '-q', '-n', 'auto', '--maxprocesses', '4', '-p', 'no:cacheprovider', *(f'tests/test_{o}.py' for o in tested), cwd=d, env=env)
     print(f'bounds: snnkit works with the {which} releases on Python {sys.version.split()[0]}')
 
 if __name__ == '__main__': main()
