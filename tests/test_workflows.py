@@ -64,3 +64,23 @@ def test_site_is_what_nbdev_makes():
     steps = flows['deploy.yml']['jobs']['build']['steps']
     assert [s['with']['path'] for s in steps if 'upload-pages-artifact' in s.get('uses', '')] == [cfg.doc_path.name]
     for f in flows.values(): assert f[True]['push']['branches'] == [cfg.branch] # YAML takes `on` for true
+
+forms = [p for p in sorted((root/'.github/ISSUE_TEMPLATE').glob('*.yml')) if p.name != 'config.yml']
+
+@pytest.mark.parametrize('path', forms, ids=lambda p: p.stem)
+def test_issue_form(path):
+    "As GitHub wants it: a name, a description, and fields with an id and a label"
+    form = yaml.load(path.read_text(encoding='utf-8'), Strict)
+    assert form['name'] and form['description'] and len(form['body'])>1
+    ids = [o['id'] for o in form['body']]
+    assert len(ids) == len(set(ids)) and all(o['type'] in ('textarea', 'input', 'dropdown') and o['attributes']['label'] for o in form['body'])
+    assert any(o.get('validations', {}).get('required') for o in form['body'])
+
+def test_hooks_are_local():
+    "Nothing is fetched from elsewhere, and what the hooks call is here"
+    repos = yaml.load((root/'.pre-commit-config.yaml').read_text(encoding='utf-8'), Strict)['repos']
+    assert [o['repo'] for o in repos] == ['local']
+    for o in repos[0]['hooks']:
+        for word in o['entry'].split():
+            if word.startswith('.venv/bin/'): assert shutil.which(word.removeprefix('.venv/bin/'), path=bin_)
+            elif word.endswith('.py'): assert (root/word).exists()
