@@ -14,7 +14,7 @@ runners = 'pytest', 'pytest-xdist', 'hypothesis'
 # What Colab's image of February 2026 (Python 3.12.12) has of what snnkit requires. It is what a user's `pip install snnkit` meets: numba 0.60 is
 # replaced, as snnkit requires a newer one, and numpy and torch stay. The image's torch is this release for CUDA 12.8
 colab = '''torch==2.10.0 torchvision==0.25.0 numba==0.60.0 llvmlite==0.43.0 numpy==2.0.2 matplotlib==3.10.0 Pillow==11.3.0 ipython==7.34.0
-    ipywidgets==7.7.1 traitlets==5.7.1 fastcore==1.12.16 accelerate==1.12.0 mlxtend==0.23.4 scikit-learn==1.6.1 scipy==1.16.3 pandas==2.2.2 tqdm==4.67.3
+    ipywidgets==7.7.1 traitlets==5.7.1 fastcore==1.12.16 accelerate==1.12.0 scikit-learn==1.6.1 scipy==1.16.3 pandas==2.2.2 tqdm==4.67.3
     joblib==1.5.3 filelock==3.24.3 safetensors==0.7.0'''.split()
 stays = 'torch==', 'numpy==' # which thousands of notebooks rely on: snnkit must not move them
 
