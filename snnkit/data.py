@@ -642,7 +642,7 @@ def data_root(
 def _check_file(path):
     "Raise a ValueError unless `path` is a file with an end: no pipe, no device."
     mode = os.stat(path).st_mode
-    need(stat.S_ISREG(mode), f'{path} is a {"folder" if stat.S_ISDIR(mode) else "pipe or a device"}',
+    need(stat.S_ISREG(mode), f'{_plain(path)} is a {"folder" if stat.S_ISDIR(mode) else "pipe or a device"}',
          'it must be a plain file', 'Remove or replace it.')
 
 def _fetch(dataset, root, files, mend):
@@ -747,7 +747,7 @@ def _in_folder(path):
     for top,folders,files in os.walk(path, followlinks=True, onerror=fail):
         here = os.stat(top)
         twin = seen.setdefault((here.st_dev, here.st_ino), top)
-        need(twin==top, f'{top} is a link to {twin}', 'a folder may be met only once', 'Remove the link.')
+        need(twin==top, f'{_plain(top)} is a link to {_plain(twin)}', 'a folder may be met only once', 'Remove the link.')
         inside = Path(top).relative_to(path)
         folders[:] = sorted(o for o in folders if _counts((o,), True))
         for o in folders: yield _parts(inside/o), None
@@ -800,7 +800,7 @@ def _members(path):
     try: yield from read(path)
     except _archive_errors as e:
         why = str(e).splitlines()[0] if str(e) else type(e).__name__
-        need(False, f'{path} cannot be read ({why})', 'it must be a whole zip or tar archive',
+        need(False, f'{_plain(path)} cannot be read ({why})', 'it must be a whole zip or tar archive',
              'It may be truncated: fetch or pack it again.')
 
 # %% ../nbs/experiment/06_data.ipynb #cfac1735
@@ -914,18 +914,18 @@ def _room():
 
 def _read(path, size=None):
     "The data set in the folder or archive `path`."
-    images,folders,total,room = {},[],0,_room()
+    images,folders,total,room,where = {},[],0,_room(),_plain(path)
     for parts,content in _members(path):
         if content is None:
             folders.append(parts)
             continue
-        images[parts] = _decode(content, f'{path}/{"/".join(parts)}', size)
+        images[parts] = _decode(content, f'{where}/{"/".join(parts)}', size)
         total += images[parts].nbytes
-        need(total<=room, f'{path} has more than {room:,} bytes of pixels', 'it must fit into memory',
+        need(total<=room, f'{where} has more than {room:,} bytes of pixels', 'it must fit into memory',
              'Pass a small `size`, or leave the images on disk by `from_dataset` and torchvision\'s `ImageFolder`.')
     files = sorted(images)
-    pairs,classes = _layout(files, folders, path)
-    x,y = _stack([images[f] for f in files], path), torch.tensor([classes.index(c) for _,c in pairs])
+    pairs,classes = _layout(files, folders, where)
+    x,y = _stack([images[f] for f in files], where), torch.tensor([classes.index(c) for _,c in pairs])
     test = torch.tensor([p=='test' for p,_ in pairs])
     return Raw(_title(path), classes, (x[~test], y[~test]), (x[test], y[test]) if test.any() else None)
 
@@ -982,6 +982,8 @@ def _classes(classes, *labels):
         return list(map(str, found))
     need(isinstance(classes, (list, tuple)), f'`classes` is {classes!r}', 'it must be a list of names',
          'None counts them.')
+    need(max(found, default=0)<len(classes), f'a label is {max(found, default=0)}', f'there are {len(classes)} classes',
+         'Labels count from 0: mend them, or name all classes.')
     return list(map(str, classes))
 
 def _own_name(name):
@@ -1059,11 +1061,12 @@ class Lazy(Samples):
         kind,labels = type(dataset).__name__,[]
         for i in range(len(dataset)):
             x,y = _sample(dataset, i, seed, 0)
-            if i==0: first,dtype = _kept(x[None], [0], signed, events),x.dtype
+            try:
+                if i==0: first,dtype = _kept(x[None], [0], signed, events),x.dtype
+                self.prints += type(first)(x[None], [0]).keys()
+            except ValueError as e: raise ValueError(f'sample {i} of {kind}: {e}') from None
             need(x.shape==first.shape and x.dtype==dtype, f'sample {i} of {kind} is {x.dtype} {list(x.shape)}',
                  f'sample 0 is {dtype} {list(first.shape)}', 'Bring all to one size and type by a transform.')
-            try: self.prints += type(first)(x[None], [0]).keys()
-            except ValueError as e: raise ValueError(f'sample {i} of {kind}: {e}') from None
             labels.append(y)
         self.shape,self.signed,self.time_first = first.shape,first.signed,first.time_first
         self.y,self.index = torch.tensor(labels),torch.arange(len(labels))
@@ -1127,7 +1130,7 @@ def from_dataset(
     if test is not None: test = _from(test, 'test', signed, events, seed, in_memory)
     if classes is None: classes = getattr(dataset, 'classes', None)
     labels = [o.y for o in (rest, test) if o is not None]
-    raw = Raw(_own_name(name or type(dataset).__name__), _classes(classes, *labels), rest, test)
+    raw = Raw(_own_name(type(dataset).__name__ if name is None else name), _classes(classes, *labels), rest, test)
     return in_parts(raw, seed=seed, **kwargs)
 
 # %% ../nbs/experiment/06_data.ipynb #1c4b4ea7
