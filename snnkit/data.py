@@ -83,9 +83,13 @@ def _labels(y, n, what='`y`'):
          'Number the classes 0, 1, ...: `torch.unique(y, return_inverse=True)[1]`.')
     return y
 
-def _check_signed(signed):
-    need(signed is None or isinstance(signed, (bool, np.bool_)), f'`signed` is {signed!r}',
-         'it must be True, False or None', 'None takes [-1, 1] for colour.')
+def _check_flag(name, value, none=None):
+    "Raise a ValueError unless `value` is True or False; or None, if `none` says what that would mean."
+    allowed = 'it must be True or False' if none is None else f'it must be True, False or None, {none}'
+    ok = isinstance(value, (bool, np.bool_)) or none is not None and value is None
+    need(ok, f'`{name}` is {value!r}', allowed, 'Choose one of these.')
+
+_signed_none = 'which means [-1, 1] for bytes of colour'
 
 # %% ../nbs/experiment/06_data.ipynb #03416e18
 class Images(Samples):
@@ -99,7 +103,7 @@ class Images(Samples):
         need(x.ndim in (2, 4) and 0 not in x.shape[1:], f'`x` is {x.dtype} of shape {list(x.shape)}',
              'it must be uint8 or floats of shape [N, C, H, W], or [N, F] for vectors',
              'Grey images [N, H, W]: `x[:, None]`. Spike trains [N, T, ...]: `Trains`.')
-        _check_signed(signed)
+        _check_flag('signed', signed, _signed_none)
         self.x,self.y,self.signed = _intensities(x),_labels(y, len(x)),bool(signed)
         need(not signed or x.dtype==torch.uint8, '`signed` is True and `x` floats', 'floats are taken as they are',
              'Leave `signed` out, and make `x` what the network is to see.')
@@ -125,8 +129,8 @@ def show_images(
     scale:float=.75  # width of a picture, inches
 )->plt.Figure:       # the picture
     "Draw the images `x` in rows of `ncol`; raises ValueError for what is no image."
-    x,ncol = _check_bytes(x),check_whole('ncol', ncol, 1)
-    scale = check_number('scale', scale, '(0, inf)', 'Usual is 0.75.')
+    x,ncol = _check_bytes(x),check_whole('ncol', ncol, 1, 'Usual is 10.', 100)
+    scale = check_number('scale', scale, '(0, 100]', 'Inches; usual is 0.75.')
     titled = isinstance(titles, (list, tuple)) and len(titles)>=len(x)
     need(titles is None or titled, f'`titles` is {titles!r}', f'it must be a list of {len(x)} titles',
          'None for no titles.')
@@ -134,7 +138,7 @@ def show_images(
     fig,axs = plt.subplots(nrow, ncol, figsize=(scale*ncol, height*nrow), layout='constrained', squeeze=False)
     for ax in axs.flat: ax.axis('off')
     for i,ax in zip(range(len(x)), axs.flat):
-        ax.imshow(x[i].permute(1, 2, 0).squeeze(-1), cmap='gray', vmin=0, vmax=255)
+        ax.imshow(x[i].permute(1, 2, 0).squeeze(-1).numpy(), cmap='gray', vmin=0, vmax=255)
         if titles is not None: ax.set_title(titles[i], fontsize=8, pad=2)
     return fig
 
@@ -167,10 +171,25 @@ class Trains(Images):
         self.y = _labels(y, len(x))
 
 # %% ../nbs/experiment/06_data.ipynb #5b1e0d3e
+def _check_sized(name, value):
+    "Raise a ValueError unless `value` has a length, above 0, and can be asked for its samples."
+    try: n = len(value) if hasattr(value, '__getitem__') else None
+    except TypeError: n = None # a tensor without dimensions
+    need(n is not None, f'`{name}` is {type(value).__name__}', 'it must be a data set with a length',
+         'Use a part of `load`, `from_tensors` or `from_dataset`.')
+    need(n>0, f'`{name}` is empty', 'it must hold samples', 'Check the split.')
+
+def _check_pairs(name, value):
+    "Raise a ValueError unless `value` is a list of pairs."
+    pairs = isinstance(value, (list, tuple)) and all(isinstance(o, (list, tuple)) and len(o)==2 for o in value)
+    need(pairs and len(value)>0, f'`{name}` is {str(value)[:80]!r}', 'it must be pairs of a sample and its label',
+         'For instance `[(x, 0), (x, 1)]`.')
+
 def collate_time(
     samples # list of (spike train [T, ...], label)
 )->tuple:   # spike trains [T, B, ...] and labels [B]
     "Put samples together to a batch that begins with time; raises ValueError if they are not equally long."
+    _check_pairs('samples', samples)
     trains,labels = zip(*samples)
     trains = [torch.as_tensor(o) for o in trains]
     lengths = sorted({len(o) for o in trains})
@@ -185,10 +204,9 @@ def batches(
     **kwargs            # more for torch's `DataLoader`, such as `num_workers`
 )->DataLoader:          # pairs of images [B, C, H, W], or spike trains [T, B, ...], and labels [B]
     "Batches of `dataset` as a model takes them; raises ValueError if there is nothing to take."
-    need(hasattr(dataset, '__getitem__') and hasattr(dataset, '__len__'), f'`dataset` is {type(dataset).__name__}',
-         'it must be a data set with a length', 'Use a part of `load`, `from_tensors` or `from_dataset`.')
-    need(len(dataset)>0, '`dataset` is empty', 'it must hold samples', 'Check the split.')
-    batch_size = check_whole('batch_size', batch_size, 1, 'Usual are 16 to 128.')
+    _check_sized('dataset', dataset)
+    if isinstance(dataset, (str, list, tuple)): _check_pairs('dataset', dataset)
+    batch_size = check_whole('batch_size', batch_size, 1, 'Usual are 16 to 128.', 2**31)
     whole = dataset
     while isinstance(whole, Subset): whole = whole.dataset
     if getattr(whole, 'time_first', False): kwargs.setdefault('collate_fn', collate_time)
@@ -307,7 +325,7 @@ def crop_flip(
     "Torchvision's random crop of `size` after `padding`, and a random `flip`; raises ValueError for what is no size."
     from torchvision.transforms import v2
     padding = check_whole('padding', padding, 0, 'Usual is 4 for images of 32 x 32.')
-    need(isinstance(flip, (bool, np.bool_)), f'`flip` is {flip!r}', 'it must be True or False', 'Not for digits.')
+    _check_flag('flip', flip)
     steps = [v2.RandomCrop(_as_size(size), padding=padding)]
     if flip: steps.append(v2.RandomHorizontalFlip())
     return v2.Compose(steps)
@@ -343,7 +361,7 @@ def jitter(
     generator:torch.Generator=None # source of the draws; torch's own if None
 )->list:                           # as many numbers as `limits`
     "Draw numbers evenly between minus and plus `limits`; raises ValueError if these are none."
-    try: largest = torch.tensor(limits, dtype=torch.float32)
+    try: largest = torch.as_tensor(limits, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError): largest = torch.zeros(0)
     sound = largest.ndim==1 and len(largest)>0 and largest.isfinite().all()
     need(sound, f'`limits` is {limits!r}', 'it must be a list of numbers', 'For instance `(10., 2., 2.)`.')
@@ -516,8 +534,7 @@ def evenly(
     n:int   # samples to take; all if there are fewer
 )->Subset:  # spread evenly from the first to the last
     "A few samples from all over a data set; raises ValueError if it is empty."
-    need(hasattr(images, '__getitem__') and hasattr(images, '__len__') and len(images)>0,
-         f'`images` is {type(images).__name__}', 'it must be a data set with something in it', 'Use a part of `load`.')
+    _check_sized('images', images)
     n = min(check_whole('n', n, 1, 'Usual are 16 to 100.'), len(images))
     return Subset(images, torch.linspace(0, len(images)-1, n).long().tolist())
 
@@ -540,7 +557,7 @@ def _samples(found, signed=None):
     pair = isinstance(found, (tuple, list)) and len(found)==2
     need(pair, f'`raw` holds {type(found).__name__}', 'it must be (images, labels), or samples', 'See `Raw`.')
     x,y = found
-    _check_signed(signed)
+    _check_flag('signed', signed, _signed_none)
     if signed is None: signed = torch.is_tensor(x) and x.dtype==torch.uint8 and x.ndim==4 and x.shape[1]==3
     return Images(x, y, signed)
 
@@ -747,7 +764,8 @@ def _in_folder(path):
     for top,folders,files in os.walk(path, followlinks=True, onerror=fail):
         here = os.stat(top)
         twin = seen.setdefault((here.st_dev, here.st_ino), top)
-        need(twin==top, f'{_plain(top)} is a link to {_plain(twin)}', 'a folder may be met only once', 'Remove the link.')
+        need(twin==top, f'{_plain(top)} is a link to {_plain(twin)}', 'a folder may be met only once',
+             'Remove the link.')
         inside = Path(top).relative_to(path)
         folders[:] = sorted(o for o in folders if _counts((o,), True))
         for o in folders: yield _parts(inside/o), None
@@ -996,8 +1014,7 @@ def _kept(x, y, signed=None, events=None):
     "Tensors `x` and `y` as `Images` or `Trains`."
     x = _tensor('x', x)
     need(x.ndim>0, '`x` is a single number', 'it must be [N, ...]', 'Give one sample a row.')
-    need(events is None or isinstance(events, (bool, np.bool_)), f'`events` is {events!r}',
-         'it must be True, False or None', 'None looks whether `x` has five dimensions.')
+    _check_flag('events', events, 'which looks whether `x` has five dimensions')
     if events is None: events = x.ndim==5
     need(not (events and signed), '`signed` is True and `x` spike trains', 'these are taken as they are',
          'Leave `signed` out.')
@@ -1125,6 +1142,7 @@ def from_dataset(
 )->Data:                  # as `load` gives it
     "A torch `Dataset` in three parts, read when it is needed; raises ValueError, naming a sample that does not fit."
     seed = check_seed(seed)
+    _check_flag('in_memory', in_memory)
     _cutter(seed=seed, **kwargs) # before the data are read
     rest = _from(dataset, 'dataset', signed, events, seed, in_memory)
     if test is not None: test = _from(test, 'test', signed, events, seed, in_memory)

@@ -1171,7 +1171,7 @@ calls = dict(Images=(Images, dict(x=noise(4), y=torch.arange(4), signed=False)),
     unseen=(D.unseen, dict(keys=[b'a'], seen=[b'b'])), name_split=(lambda a: D.name_split(a), dict(a=small())), subset=(subset, dict(y=torch.arange(40)%2, part=8)), evenly=(D.evenly, dict(images=small(), n=3)),
     split=(split, dict(raw=Raw('a', ['a', 'b'], (noise(40), torch.arange(40)%2)), cut=stratified, signed=None, part=None)), check_fold=(D.check_fold, dict(fold=0, folds=2)),
     kfold=(kfold, dict(y=torch.arange(40)%2, fold=0, folds=2, seed=1)), data_root=(D.data_root, dict(root=None)), read_idx=(D.read_idx, dict(path='no-such-file')), named=(D.named, dict(name='mnist')),
-    Data=(Data, dict(name='a', classes=['a', 'b'], train=small(), valid=small(), test=small())), load=(load, dict(name='digits', root=None, valid=.1, seed=1, fold=None, folds=5, size=None, signed=None, augment=None, part=40)),
+    Data=(Data, dict(name='a', classes=['a', 'b'], train=small(), valid=small(), test=small())), load=(load, dict(name='digits', root=None, valid=.1, seed=1, fold=None, folds=5, size=None, signed=None, augment=None, part=200)),
     from_tensors=(from_tensors, dict(x=noise(40), y=torch.arange(40)%2, name='a', classes=None, test=None, events=None, signed=None, valid=.1)),
     from_dataset=(from_dataset, dict(dataset=Made(), test=None, name=None, classes=None, events=None, signed=None, in_memory=False, seed=1)), collate_time=(D.collate_time, dict(samples=[(torch.zeros(2, 1), 0)])))
 
@@ -1182,6 +1182,7 @@ def test_arguments_of_the_wrong_kind(name):
     f(**good) if name!='read_idx' else None
     for k in good:
         for kind,o in odd.items():
+            if k in ('augment', 'cut') and callable(o): continue # a function, which may fail in its own way
             try: f(**good | {k: o})
             except ValueError as e: assert '`' in str(e) or ', but ' in str(e), f'{k}={kind}: {e}'
             except OSError as e: assert str(e)
