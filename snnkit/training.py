@@ -672,6 +672,14 @@ def warn_of_rates(
     check_module(model)
     return tell(activity(model, x)[1], known, advice, low, high, dead)
 
+# %% ../nbs/experiment/07_training.ipynb #1a7c0e47
+def first_batch(
+    part,    # a data set
+    n:int=16 # images
+)->tuple:    # images, and their labels
+    "A batch from all over a data set."
+    return next(iter(batched(evenly(part, n), n)))
+
 # %% ../nbs/experiment/07_training.ipynb #1a7c0e24
 def check_weights(
     model # a network
@@ -830,13 +838,6 @@ def open_run(
     return run, best
 
 # %% ../nbs/experiment/07_training.ipynb #1a7c0e2c
-def first_batch(
-    part,    # a data set
-    n:int=16 # images
-)->tuple:    # images, and their labels
-    "A batch from all over a data set."
-    return next(iter(batched(evenly(part, n), n)))
-
 def trial(
     folder:Path, # of a training
     run:Run,     # what is to be kept
