@@ -658,6 +658,10 @@ def data_root(
     return _path('root', root)
 
 # %% ../nbs/experiment/06_data.ipynb #fb529b41
+def _plain(name):
+    "`name` as text that can be printed: a byte that is not UTF-8 becomes its number, such as \\xe9."
+    return str(name).encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
+
 def _check_file(path):
     "Raise a ValueError unless `path` is a file with an end: no pipe, no device."
     mode = os.stat(path).st_mode
@@ -748,10 +752,6 @@ def _counts(parts, folder):
     "Is this the path of a folder or an image, and not hidden?"
     hidden = any(o.startswith(('.', '__MACOSX')) for o in parts)
     return parts and not hidden and (folder or Path(parts[-1]).suffix.lower() in _image_types)
-
-def _plain(name):
-    "`name` as text that can be printed: a byte that is not UTF-8 becomes its number, such as \\xe9."
-    return str(name).encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
 
 def _parts(path): return tuple(map(_plain, path.parts))
 
