@@ -15,7 +15,7 @@ def finish(out, epochs):
     p = start(out, epochs)
     assert p.stdout.readline()=='ready\n', p.stdout.read()
     t = time.monotonic()
-    text = p.communicate(timeout=600)[0]
+    text = p.communicate(timeout=3000)[0]
     assert p.returncode==0, text
     return text, time.monotonic()-t
 
@@ -37,7 +37,7 @@ def kill(out, n, epochs, took, seed=0):
         assert p.stdout.readline()=='ready\n', p.stdout.read()
         time.sleep(moments.uniform(0, took/n))
         p.send_signal(signal.SIGKILL)
-        text = p.communicate(timeout=60)[0]
+        text = p.communicate(timeout=300)[0]
         assert p.returncode in (0, -signal.SIGKILL), text     # a resume that is refused would be another code
         hit += p.returncode==-signal.SIGKILL
         torn += any(o.startswith('.') for o in written(out))
