@@ -78,7 +78,7 @@ def offer(
     *more            # whatever else its call was given
 )->torch.Tensor:     # the output of the first road that takes the call, or None
     "Offer a call to the open roads."
-    if torch.compiler.is_compiling() or mode()=='torch': return None
+    if torch.compiler.is_compiling() or mode()=='torch' or not isinstance(x, torch.Tensor): return None
     for name,road in roads.items():
         is_open = mode()==name or mode()=='auto' and road.device==x.device.type
         take = found(road.take) if is_open else None
