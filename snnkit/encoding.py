@@ -36,9 +36,11 @@ def check_intensity(
     kind = f'a tensor of {x.dtype}' if tensor else type(x).__name__
     need(tensor and x.is_floating_point(), f'`x` is {kind}', 'intensities must be a tensor of floats',
          'For an image of bytes: `x.float()/255`.')
-    need(x.numel()>0, f'`x` is empty, shape {tuple(x.shape)}', 'there must be something to encode', 'Give images of shape [B, ...].')
+    need(x.numel()>0, f'`x` is empty, shape {tuple(x.shape)}', 'there must be something to encode',
+         'Give images of shape [B, ...].')
     lo,hi = (o.item() for o in x.detach().aminmax())
-    need(math.isfinite(lo+hi), '`x` holds NaN or infinite values', 'intensities must be finite', 'Mend the images, or `x.nan_to_num(0)`.')
+    need(math.isfinite(lo+hi), '`x` holds NaN or infinite values', 'intensities must be finite',
+         'Mend the images, or `x.nan_to_num(0)`.')
     need(-1<=lo and hi<=1, f'`x` holds values from {lo:.4g} to {hi:.4g}', 'intensities must lie in [-1, 1]',
          'Divide by 255 if these are bytes, or `x.clamp(-1, 1)`.')
 
@@ -161,7 +163,9 @@ class Poisson(Encoder):
 
     def scaled(self, x):
         "Intensities as rates."
-        return x if self.max_rate==1 else x*self.max_rate
+        if self.max_rate==1: return x
+        check_intensity(x)
+        return x*self.max_rate
 
     def forward(self, x, generator=None): return poisson(self.scaled(x), self.num_steps, generator)
 
