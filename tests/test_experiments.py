@@ -401,11 +401,14 @@ def test_weights_of_nobody_are_told(tmp_path):
     save_file(dict(a=torch.zeros(1)), tmp_path/'w.safetensors')
     with pytest.raises(ValueError, match='holds no run'): run(tiny, tmp_path/'s', weights=tmp_path/'w.safetensors')
 
-odd = None, 3, True, 'x', -1, math.nan, [], {}, torch.zeros(2)
-@pytest.mark.parametrize('call', [lambda o: run(o), lambda o: run_all([o]), lambda o: run_all(tiny if o==[] else [tiny], store='s', jobs=o if o not in (None, 3, []) and o!=-1 and not hasattr(o, 'shape') else 'x'),
-    lambda o: E.seeds([o]), lambda o: E.folds([tiny], o if o is not None and o!=3 else 'x'), lambda o: E.folds([o]), lambda o: E.with_twins([o]), lambda o: E.grid(o), lambda o: E.grid(tiny, leak=o if isinstance(o, (float, int, str, dict)) else 3),
-    lambda o: E.table(o), lambda o: E.increments(o), lambda o: E.one_by_one(o), lambda o: E.best(o), lambda o: E.groups(o), lambda o: E.table([o]), lambda o: studies.study(o), lambda o: studies.ablation(o, 'shift'),
-    lambda o: studies.depths(o), lambda o: E.time_text(o if o not in (3, ) and not hasattr(o, 'shape') else 'x'), lambda o: E.counted(E.data_for(tiny).test, o if o!=3 else 'x')])
-def test_odd_calls_are_named(call, tmp_path):
+nothing = None, 3, True, 'x', -1, math.nan, [], {}, torch.zeros(2)
+no_count = True, 'x', -2, math.nan, [], {}, torch.zeros(2)
+asked = dict(run=run, run_all=lambda o: run_all([o]), seeds=lambda o: E.seeds([o]), folds=lambda o: E.folds([o]), with_twins=lambda o: E.with_twins([o]), grid=E.grid, table=E.table, records=lambda o: E.table([o]),
+             increments=E.increments, one_by_one=E.one_by_one, best=E.best, groups=E.groups, study=studies.study, ablation=lambda o: studies.ablation(o, 'shift'), depths=studies.depths)
+counts = dict(jobs=lambda o: run_all([tiny], jobs=o), k=lambda o: E.folds([tiny], o), time_text=E.time_text,
+              counted=lambda o: E.counted(E.data_for(tiny).test, o), steady=lambda o: E.steady(o).__enter__())
+
+@pytest.mark.parametrize('call,odd', [pytest.param(f, o, id=n) for calls,o in ((asked, nothing), (counts, no_count)) for n,f in calls.items()])
+def test_odd_calls_are_named(call, odd):
     for o in odd:
         with pytest.raises(ValueError, match=' but '): call(o)
