@@ -345,6 +345,16 @@ def set_aside(
     warnings.warn(told, stacklevel=4)
 
 # %% ../nbs/experiment/10_store.ipynb #e7203fc6
+def line_of(
+    record:dict # of a run
+)->bytes:       # without an end
+    "A record as a line of a store; raises ValueError for what is none."
+    check_record(record)
+    config_of(record)
+    try: return json.dumps(finite(record), allow_nan=False).encode()
+    except TypeError as e:
+        raise ValueError(f'`record` holds what JSON cannot ({e}). Use numbers, texts, lists and dicts.') from e
+
 def append(
     file:Path, # of records; made if it is not there
     line:bytes # without its end
@@ -385,13 +395,10 @@ class Store:
     def add(self, record, name='runs'):
         "Add `record` to the file `name`; raises OSError, naming the file, if that fails, and ValueError for no record."
         need(isinstance(name, str), f'`name` is {name!r}', 'it must be the name of a file', 'Usual is runs.')
-        check_record(record)
-        config_of(record)
+        line = line_of(record)
         name = re.sub(r'[^\w.]+', '-', name).strip('-.')
         file = self.folder/f'{name}.jsonl'
-        try: append(file, json.dumps(finite(record), allow_nan=False).encode())
-        except TypeError as e:
-            raise ValueError(f'`record` holds what JSON cannot ({e}). Use numbers, texts, lists and dicts.') from e
+        try: append(file, line)
         except OSError as e:
             kept = f'The training is kept in {cache_home()/"runs"}'
             mend = 'free space or choose another folder, and call again.'
