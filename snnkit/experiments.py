@@ -100,7 +100,9 @@ def network(
 )->torch.nn.Module: # images [B, C, H, W] -> scores [B, K]
     "The network of a run, its weights drawn from the seed; raises ValueError for images and options it cannot take."
     make = resolve('model', config.model, models)
-    given = accepted(make, model_arguments(config, data), left_out) | config.options
+    given = model_arguments(config, data)
+    if is_path(config.model): given = accepted(make, given, left_out) # the models of the kit take all of it
+    given |= config.options
     set_seed(config.seed)
     try: net = make(**given)
     except TypeError as e:
