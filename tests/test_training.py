@@ -1,66 +1,50 @@
 "Training as a process that can be killed, stopped, starved of disk space and run twice."
-import os, random, resource, signal, subprocess, sys, time
+import json, os, resource, signal, subprocess, sys, time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 import pytest, torch
-from safetensors.torch import load_file
+from kills import assert_same_training, finish, kill, names, start, written
+from safetensors.torch import load_file, save_file
 from small_training import data, model
-from snnkit.data import Augmented, Images, crop_flip, load
+from torch import nn
+from torch.utils.data import Dataset, TensorDataset
+from snnkit import training
 from snnkit.core import own_stream
-from snnkit.layers import spike_trains
+from snnkit.data import Augmented, Images, crop_flip, evenly, load
+from snnkit.layers import IF, LIF, AvgPool2d, Conv2d, Flatten, Integrator, Linear, Neuron, Poisson, spike_trains, use
 from snnkit.models import lenet, twin
-from snnkit.training import evaluate, fit, load_weights, read_tensors, save_weights, set_seed, write_tensors
+from snnkit.training import (Run, batched, check_settings, computed_by, cosine, cross_entropy, describe, evaluate, fit, load_weights, read_checkpoint,
+                             read_tensors, save_checkpoint, save_weights, set_seed, squared_error, undisturbed, warn_of_rates, write_tensors)
 
 script = Path(__file__).with_name('small_training.py')
 kills = int(os.environ.get('SNNKIT_KILLS', 3))
-epochs = str(2*max(3, kills))                             # long enough to be killed that often
-
-def start(out, **kw): return subprocess.Popen([sys.executable, script, out, epochs], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kw)
-
-def finish(out):
-    p = start(out); text = p.communicate(timeout=120)[0]
-    assert p.returncode==0, text
-    return text
+epochs = max(6, kills)                                    # long enough to be killed that often
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
     "A training left alone: its folder, and how long it takes once it is ready"
     out = tmp_path_factory.mktemp('whole')
-    p = start(out)
-    assert p.stdout.readline()=='ready\n'
-    t = time.monotonic(); p.communicate(timeout=120)
-    assert p.returncode==0
-    return out, time.monotonic()-t
-
-def assert_same_training(a, b):
-    "The files of two trainings hold the same bits: weights, best weights, optimizer, history"
-    for name in ('model.safetensors', 'checkpoint.safetensors'):
-        (t,m),(t2,m2) = read_tensors(a/name),read_tensors(b/name)
-        assert t.keys()==t2.keys() and all(t[k].equal(t2[k]) for k in t) and m==m2
+    return out, finish(out, epochs)[1]
 
 def test_killed_at_random_moments_it_ends_the_same(whole, tmp_path):
-    "SIGKILL at random moments (3 by default, SNNKIT_KILLS for more), each followed by a resume"
-    out,took = whole; moments = random.Random(int(os.environ.get('SNNKIT_SEED', 0))); hit = 0
-    for _ in range(kills):
-        p = start(tmp_path)
-        assert p.stdout.readline()=='ready\n'
-        time.sleep(moments.uniform(0, took/kills))            # together less than the whole training takes
-        p.send_signal(signal.SIGKILL); text = p.communicate(timeout=60)[0]
-        hit += p.returncode==-signal.SIGKILL
-        if 'done' in text: break
-    print(f'killed {hit} times'); assert hit>=kills-1     # it was really killed, not just run to the end
-    assert 'done' in finish(tmp_path)
-    assert sorted(o.name for o in tmp_path.iterdir())==['checkpoint.safetensors', 'model.safetensors']   # and nothing half written
+    "SIGKILL at random moments (3 by default, SNNKIT_KILLS for more), each followed by a resume; `python tests/kills.py` does it a hundred times"
+    out,took = whole
+    hit,torn = kill(tmp_path, kills, epochs, took, int(os.environ.get('SNNKIT_SEED', 0)))
+    print(f'killed {hit} times, {torn} of them in the middle of a write')
+    assert hit>=kills-1                                   # it was really killed, not just run to the end
+    finish(tmp_path, epochs)
+    assert written(tmp_path)==names                       # and nothing half written
     assert_same_training(out, tmp_path)
 
 def test_ctrl_c_stops_in_good_order_and_resumes(whole, tmp_path):
-    p = start(tmp_path)
+    p = start(tmp_path, epochs)
     assert p.stdout.readline()=='ready\n'
     while not (tmp_path/'checkpoint.safetensors').exists(): time.sleep(.01)
     p.send_signal(signal.SIGINT); text = p.communicate(timeout=60)[0]
     assert p.returncode==0 and 'Stopping after this step' in text and 'stopped' in text and 'Traceback' not in text
     assert read_tensors(tmp_path/'checkpoint.safetensors')[1]['run']['stopped'] and not (tmp_path/'model.safetensors').exists()
-    finish(tmp_path)
+    finish(tmp_path, epochs)
     assert_same_training(whole[0], tmp_path)
 
 def test_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
@@ -101,7 +85,6 @@ def test_other_random_draws_do_not_change_training():
     b = trained(1, opt=partial(Noisy, fused=True))[0]
     assert all(a[k].equal(b[k]) for k in a)
 
-@pytest.mark.filterwarnings('ignore:Layer')
 def test_the_best_epoch_is_chosen_on_the_validation_part():
     set_seed(3); net = model()
     class Ruined(torch.optim.SGD):
@@ -157,7 +140,13 @@ damages = { # what a stranger may write into a checkpoint, and what is said of i
     'one best weight more': (dict(tensors={'best/foo': torch.zeros(2)}), 'best weights'),
     'another weight': (dict(tensors={'model/conv1.weight': torch.zeros(2), 'best/conv1.weight': torch.zeros(2)}), 'another model'),
     'no run': (dict(run=[]), 'fields of a `Run`'), 'a field too many': (dict(run=dict(foo=1)), 'fields of a `Run`'),
-    'images of nowhere': (dict(seen=10**6), 'seen 1000000 images of 240'), 'images as text': (dict(seen='9'), '`seen`'), 'too few totals': (dict(totals=[1]), '`totals`'),
+    'images of nowhere': (dict(seen=10**6, epoch=0, history=[], best_epoch=0, drop_best=True), 'seen 1000000 images of 240'), 'images as text': (dict(seen='9'), '`seen`'), 'too few totals': (dict(totals=[1]), '`totals`'),
+    'an epoch beyond the last': (dict(epoch=2, more=1), '`epoch` is 2 of 1'), 'images after the last epoch': (dict(seen=16), '`epoch` is 1 of 1'),
+    'images below 0': (dict(seen=-16), '`seen`'), 'an error that is no number': (dict(totals=[float('nan'), 0.]), '`totals`'),
+    'more right than seen': (dict(totals=[1., 1.]), '`totals`'), 'an epoch twice': (dict(row=dict(epoch=2)), '`history`'),
+    'an accuracy of 2': (dict(row=dict(valid_accuracy=2.)), '`history`'), 'a loss that is no number': (dict(row=dict(valid_loss=float('nan'))), '`history`'),
+    'a loss as text': (dict(row=dict(valid_loss='1')), '`history`'), 'a weight that is no number': (dict(nan='model/conv1.weight'), 'model/conv1.weight is not finite'),
+    'a moment that is no number': (dict(nan='opt/0/exp_avg'), 'opt/0/exp_avg is not finite'), 'steps below 0': (dict(tensors={'opt/0/step': torch.tensor(-1.)}), "'step' of weight 0"),
     'an epoch too few': (dict(epoch=0), '`history`'), 'an empty epoch': (dict(history=[{}]), '`history`'), 'best of none': (dict(best_epoch=2), '`best_epoch`'), 'half an epoch': (dict(best_epoch=1.), '`best_epoch`'),
     'perhaps stopped': (dict(stopped=None), '`stopped`')}
 
@@ -172,11 +161,19 @@ def checkpoint(tmp_path_factory):
 def test_of_a_damaged_checkpoint_nothing_is_taken(damage, checkpoint, tmp_path):
     "A fused optimizer writes as many numbers as the weight has: a tensor too short would let a file write over other memory"
     (tensors,meta),(how,said) = checkpoint,damages[damage]
-    tensors = {k: v for k,v in (tensors | how.get('tensors', {})).items() if k!=how.get('drop')}
+    tensors = {k: v for k,v in (tensors | how.get('tensors', {})).items() if k!=how.get('drop') and not (how.get('drop_best') and k.startswith('best/'))}
+    if 'nan' in how: tensors[how['nan']] = torch.full_like(tensors[how['nan']], float('nan'))
     meta = meta | {k: how[k] for k in ('run', 'numbers') if k in how}
-    meta['run'] = meta['run'] | {k: v for k,v in how.items() if k in meta['run']} if 'run' not in how else how['run']
-    write_tensors(tmp_path/'checkpoint.safetensors', tensors, meta)
-    set_seed(5); net = model(); before = {k: v.clone() for k,v in net.state_dict().items()}; made = []
+    if 'run' in how: meta['run'] = how['run']
+    else: meta['run'] = meta['run'] | {k: v for k,v in how.items() if k in meta['run']}
+    if 'row' in how: meta['run']['history'] = [meta['run']['history'][0] | how['row']]
+    if 'more' in how: meta['run']['history'] = meta['run']['history'] + [meta['run']['history'][0] | dict(epoch=2)]
+    told = json.dumps(meta)                               # as a stranger would write it: with NaN, and with a checksum that is right
+    raw = training.save(training.apart(tensors), dict(snnkit=told, blake2b=training.checksum(training.apart(tensors), told)))
+    (tmp_path/'checkpoint.safetensors').write_bytes(raw)
+    set_seed(5)
+    net,made = model(),[]
+    before = {k: v.clone() for k,v in net.state_dict().items()}
     with pytest.raises(ValueError, match=said): fit(net, data(), epochs=1, seed=1, out=tmp_path, resume=True, quiet=True, opt=lambda p, lr: made.append(torch.optim.Adam(p, lr=lr, fused=True)) or made[0])
     assert all(v.equal(before[k]) for k,v in net.state_dict().items()) and not made[0].state
 
@@ -221,12 +218,12 @@ def test_ctrl_c_in_the_last_validation_is_told(tmp_path):
     assert not again.stopped and again.history==whole.history
     assert_same_training(tmp_path/'whole', tmp_path/'hit')
 
-def test_images_sorted_by_class_do_not_warn_in_vain(recwarn):
+def test_images_sorted_by_class_do_not_warn_in_vain(capsys):
     "The first class is black, and so are all of its images that lie in front"
     d = data(); black = torch.zeros_like(d.valid.x[:30])
     d.valid = Images(torch.cat([black, d.valid.x]), torch.cat([torch.zeros(30, dtype=torch.int64), d.valid.y]))
     set_seed(1); fit(model(), d, epochs=1, seed=1, quiet=True)
-    assert not [o for o in recwarn if 'fell silent' in str(o.message)]
+    assert capsys.readouterr().err==''
 
 @pytest.mark.parametrize('out', [False, True], ids=['saved', 'trained'])
 def test_tied_weights(out, tmp_path):
@@ -275,3 +272,372 @@ def test_two_processes_train_the_same_network(tmp_path):
     net = model(); meta = load_weights(net, tmp_path/'model.safetensors')
     assert len(meta['history'])==2 and evaluate(net, data().test).accuracy>.6
     assert .2 < meta['history'][0]['train_accuracy'] <= 1  # counted over both processes
+
+# What can be chosen
+
+def test_a_loss_a_schedule_and_a_listener():
+    "The loss is the one that learns and is told, the schedule sets the rate of every step, the listener hears every epoch"
+    rates,heard,asked = [], [], []
+    class Listening(torch.optim.SGD):
+        def step(self, *args, **kw):
+            rates.append(self.param_groups[0]['lr'])
+            return super().step(*args, **kw)
+    def falling(progress):
+        asked.append(progress)
+        return 1-progress
+    set_seed(1)
+    net,d = model(),data()
+    run = fit(net, d, epochs=2, seed=1, quiet=True, opt=lambda p, lr: Listening(p, lr=lr), lr=.1, loss=cross_entropy, schedule=falling, on_epoch=heard.append)
+    assert heard==run.history and [o['epoch'] for o in heard]==[1, 2]
+    assert rates==pytest.approx([.1*(1-i/30) for i in range(30)])
+    assert run.config['loss']=='cross_entropy' and run.config['schedule']=='falling' and run.config['calibrate'] is False
+    best = run.history[run.best_epoch-1]
+    assert evaluate(net, d.valid, loss=cross_entropy).loss==best['valid_loss']!=evaluate(net, d.valid).loss
+
+def test_what_is_given_to_the_listener_is_its_own():
+    def spoil(numbers): numbers.clear()
+    assert set(trained(1, on_epoch=spoil)[1].history[0])=={'epoch', 'train_loss', 'train_accuracy', 'valid_loss', 'valid_accuracy'}
+
+def test_a_listener_that_breaks_loses_no_epoch(tmp_path):
+    def broken(numbers): raise RuntimeError('no network')
+    with pytest.raises(RuntimeError, match='no network'): trained(1, out=tmp_path, on_epoch=broken)
+    assert read_tensors(tmp_path/'checkpoint.safetensors')[1]['run']['epoch']==1
+    again = trained(1, out=tmp_path, resume=True)[0]
+    left_alone = trained(1)[0]
+    assert all(v.equal(left_alone[k]) for k,v in again.items())
+
+def test_a_training_goes_on_with_the_same_loss_and_schedule_only(tmp_path):
+    with pytest.raises(RuntimeError): trained(1, out=tmp_path, on_epoch=lambda o: [][0] if False else (_ for _ in ()).throw(RuntimeError()))
+    for kw,said in ((dict(loss=cross_entropy), 'loss was squared_error, now cross_entropy'), (dict(schedule=lambda p: 1.), 'schedule was cosine, now <lambda>'),
+                    (dict(calibrate=True), 'calibrate was False, now True'), (dict(loss=partial(cross_entropy, smoothing=.1)), r'now functools.partial\(<function cross_entropy>, smoothing=0.1\)')):
+        with pytest.raises(ValueError, match=said): trained(1, out=tmp_path, resume=True, **kw)
+    assert trained(1, out=tmp_path, resume=True)[1].epoch==2
+
+def test_smoothing_is_torch_s():
+    s,y = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)),torch.tensor([0, 1, 2, 3, 3])
+    hot = .8*torch.eye(4)[y]+.05
+    assert torch.allclose(cross_entropy(s, y, .2), -(hot*s.log_softmax(1)).sum(1).mean())
+    assert cross_entropy(s, y.to(torch.int32))==cross_entropy(s, y) and squared_error(s, y.to(torch.uint8))==squared_error(s, y)
+
+def test_it_says_what_computed_it(tmp_path):
+    "And if a training was taken up elsewhere, it names both"
+    old = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        with use('torch'), pytest.raises(RuntimeError): trained(1, out=tmp_path, on_epoch=lambda o: (_ for _ in ()).throw(RuntimeError()))
+        torch.set_num_threads(2)
+        run = trained(1, out=tmp_path, resume=True)[1]
+    finally: torch.set_num_threads(old)
+    assert run.computed_by==[dict(mode='torch', threads=1, device='cpu'), dict(mode='auto', threads=2, device='cpu')]
+
+# A network of one's own
+
+class Own(Neuron):
+    "A neuron that does not leak."
+    def step(self, x, u):
+        u = x if u is None else u+x
+        s = (u>1).float()
+        return s, u-s
+
+def silent(neuron=LIF):
+    "Of the kit's layers, with torch's weights"
+    return nn.Sequential(Poisson(6), Conv2d(1, 8, 3, padding=1), neuron(), AvgPool2d(2), IF(), Flatten(), Linear(288, 32), neuron(), Linear(32, 32), LIF(), Linear(32, 3), Integrator())
+
+def test_silent_layers_are_told_at_every_training(capfd):
+    "In words that can be followed, and without a line of code"
+    for _ in range(2):
+        set_seed(0)
+        fit(silent(), data(), epochs=1, quiet=True)
+        said = capfd.readouterr().err
+        assert "Layer '9' is silent" in said and 'fit(..., calibrate=True)' in said
+        assert said.count('\n')==1 and 'training.py' not in said and 'def ' not in said
+
+def test_the_advice_works(capfd):
+    set_seed(0)
+    fit(silent(), data(), epochs=1, quiet=True, calibrate=True)
+    assert capfd.readouterr().err==''
+
+def test_any_neuron_counts(capfd):
+    class Deaf(Own):
+        def step(self, x, u): return super().step(0*x, u)
+    set_seed(0)
+    assert warn_of_rates(silent(Deaf), data().valid[:4][0]).keys()=={'2', '4', '7', '9'}
+    assert "Layer '2' is silent" in capfd.readouterr().err
+
+def test_neurons_that_never_fire_are_told(capfd):
+    "Half of the neurons is no news, nearly all is"
+    class Some(Neuron):
+        def __init__(self, n): super().__init__(); self.n = n
+        def step(self, x, state): return (torch.arange(x.shape[1])<self.n).float().expand_as(x), None
+    x = torch.ones(2, 3, 20)
+    assert warn_of_rates(nn.Sequential(Some(10), LIF(threshold=.5)), x)=={} and capfd.readouterr().err==''
+    assert warn_of_rates(nn.Sequential(Some(1)), x)=={'0': .05}
+    assert "In layer '0' 95% of the neurons never fire" in capfd.readouterr().err
+    assert warn_of_rates(nn.Sequential(Some(20)), x)=={'0': 1} and 'is saturated' in capfd.readouterr().err
+
+def test_calibration_follows_the_seed_and_is_not_done_twice(tmp_path):
+    def session(seed, **kw):
+        set_seed(0)
+        net = silent()
+        run = fit(net, data(), epochs=2, seed=seed, quiet=True, calibrate=True, **kw)
+        return net.state_dict(),run
+    def stop(numbers): raise RuntimeError('enough')
+    a,b,c = session(1),session(1),session(2)
+    assert all(v.equal(b[0][k]) for k,v in a[0].items()) and not all(v.equal(c[0][k]) for k,v in a[0].items())
+    with pytest.raises(RuntimeError, match='enough'): session(1, out=tmp_path, on_epoch=stop)
+    resumed,run = session(1, out=tmp_path, resume=True)
+    assert all(v.equal(resumed[k]) for k,v in a[0].items()) and run.history==a[1].history
+
+def test_calibration_leaves_a_conventional_network_alone():
+    plain,scaled = trained(1, twin)[0],trained(1, twin, calibrate=True)[0]
+    assert all(v.equal(scaled[k]) for k,v in plain.items())
+
+# Files
+
+def flip(path, bit):
+    "The file at `path` with one bit flipped."
+    raw = bytearray(path.read_bytes())
+    raw[bit//8] ^= 1<<bit%8
+    return bytes(raw)
+
+@pytest.mark.parametrize('name', names)
+def test_no_flipped_bit_goes_unseen(name, tmp_path):
+    "100 of 100 are refused, wherever they are; the first 50 in the header, where the names are"
+    run = trained(1, out=tmp_path/'whole')[1]
+    whole = tmp_path/'whole'/name
+    size,header = whole.stat().st_size, 8+int.from_bytes(whole.read_bytes()[:8], 'little')
+    place = torch.Generator().manual_seed(0)
+    bits = [torch.randint(8*(header if i<50 else size), (1,), generator=place).item() for i in range(100)]
+    refused,bad = 0,tmp_path/name
+    for bit in bits:
+        bad.write_bytes(flip(whole, bit))
+        try: read_checkpoint(bad, run.config) if name==names[0] else load_weights(model(), bad)
+        except ValueError: refused += 1
+    assert refused==100
+
+def test_no_flipped_bit_of_a_checkpoint_is_resumed(tmp_path):
+    def stop(numbers): raise RuntimeError
+    with pytest.raises(RuntimeError): trained(1, out=tmp_path, on_epoch=stop)
+    path = tmp_path/names[0]
+    path.write_bytes(flip(path, 8*(path.stat().st_size-1000)))
+    set_seed(1)
+    net = model()
+    before = {k: v.clone() for k,v in net.state_dict().items()}
+    with pytest.raises(ValueError, match='has changed since it was written'): fit(net, data(), epochs=2, seed=1, quiet=True, out=tmp_path, resume=True)
+    assert all(v.equal(before[k]) for k,v in net.state_dict().items())
+
+def as_before_02(path):
+    "Write the file at `path` as version 0.1 did: without a checksum, and without what it did not know."
+    tensors,meta = read_tensors(path)
+    if 'numbers' in meta:
+        del meta['run']['computed_by']
+        for k in ('loss', 'schedule', 'calibrate'): del meta['run']['config'][k]
+    else:
+        del meta['computed_by']
+        for k in ('loss', 'schedule', 'calibrate'): del meta['config'][k]
+    save_file({k: v.clone() for k,v in tensors.items()}, path, dict(snnkit=json.dumps(meta)))
+
+def test_files_of_version_01_are_read(tmp_path):
+    "Their trainings go on to the same bits"
+    def stop(numbers): raise RuntimeError
+    with pytest.raises(RuntimeError): trained(1, out=tmp_path/'half', on_epoch=stop)
+    as_before_02(tmp_path/'half'/names[0])
+    trained(1, out=tmp_path/'whole')
+    resumed = trained(1, out=tmp_path/'half', resume=True)[0]
+    for name in names: as_before_02(tmp_path/'whole'/name)
+    net = model()
+    load_weights(net, tmp_path/'whole'/names[1])
+    assert all(v.equal(resumed[k]) for k,v in net.state_dict().items())
+    assert trained(1, out=tmp_path/'whole', resume=True)[1].epoch==2
+    with pytest.raises(ValueError, match='loss was squared_error'): trained(1, out=tmp_path/'whole', resume=True, loss=cross_entropy)
+
+def test_weights_of_other_programs_are_read(tmp_path):
+    set_seed(0)
+    a,b = model(),model()
+    for meta in (None, dict(format='pt')):
+        save_file({k: v.contiguous() for k,v in a.state_dict().items()}, tmp_path/'theirs', meta)
+        assert load_weights(b, tmp_path/'theirs') is None
+    assert all(v.equal(b.state_dict()[k]) for k,v in a.state_dict().items())
+
+def test_any_kind_of_number_is_written_and_checked(tmp_path):
+    kinds = dict(a=torch.ones(()), b=torch.zeros(0, 3), c=torch.tensor([True, False]), d=torch.ones(3, dtype=torch.bfloat16), e=torch.ones(2, dtype=torch.float64),
+                 f=torch.arange(6).view(2, 3).T, g=torch.ones(1, 2, 3, 4).to(memory_format=torch.channels_last), h=torch.ones(2, dtype=torch.int8))
+    write_tensors(tmp_path/'a', kinds, {})
+    back,_ = read_tensors(tmp_path/'a')
+    assert back.keys()==kinds.keys() and all(v.dtype==kinds[k].dtype and v.equal(kinds[k]) for k,v in back.items())
+
+def test_two_trainings_in_one_folder(tmp_path):
+    "The second is refused and takes nothing from the first; when a process dies, its folder is free"
+    p = start(tmp_path, 100)
+    assert p.stdout.readline()=='ready\n'
+    while not (tmp_path/names[0]).exists(): time.sleep(.01)
+    with pytest.raises(ValueError, match='another training is at work'): trained(7, out=tmp_path, resume=True)
+    q = start(tmp_path, 100)
+    text = q.communicate(timeout=60)[0]
+    assert q.returncode and 'another training is at work' in text
+    assert p.poll() is None
+    p.kill()
+    p.communicate()
+    with pytest.raises(ValueError, match='is of another training'): trained(7, out=tmp_path, resume=True)
+
+def test_the_disk_is_tried_before_the_first_step(tmp_path):
+    "A limit on a file's size stands for the full disk"
+    stepped = []
+    class Watched(torch.optim.Adam):
+        def step(self, *args, **kw): stepped.append(1); return super().step(*args, **kw)
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, old[1]))
+        with pytest.raises(OSError, match='Could not write .*trial'): trained(1, out=tmp_path, opt=Watched)
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert not stepped and not written(tmp_path)
+
+def test_what_is_not_its_own_stays(tmp_path):
+    "Other files, those of other programs that look like leftovers, and weights of another training"
+    mine = {'.mine.safetensors.7': 'x', '.model.safetensors.old': 'y', '.checkpoint.safetensors': 'z', 'notes.txt': 'n', 'trial.safetensors': 't'}
+    for name,text in mine.items(): (tmp_path/name).write_text(text)
+    (tmp_path/'.checkpoint.safetensors.12').write_text('half written')
+    (tmp_path/'.model.safetensors.34').write_text('half written')
+    trained(1, out=tmp_path)
+    assert written(tmp_path)==sorted([*mine, *names]) and all((tmp_path/k).read_text()==v for k,v in mine.items())
+    for case in ('weights alone', 'of another'):
+        folder = tmp_path/case
+        folder.mkdir()
+        if case=='of another': trained(1, out=folder)
+        save_weights(model(), folder/names[1], mine=True)
+        before = (folder/names[1]).read_bytes()
+        with pytest.raises(ValueError, match='already holds weights'): trained(1, out=folder, resume=case=='of another')
+        assert (folder/names[1]).read_bytes()==before
+
+def test_home_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    trained(1, out='~/run')
+    net = model()
+    assert load_weights(net, '~/run/model.safetensors')['epoch']==2 and (tmp_path/'run'/names[1]).exists()
+
+# Before the first step
+
+def never(*args, **kw): raise AssertionError('a step was taken')
+
+def refused(said, net=None, d=None, **kw):
+    "`fit` raises a ValueError that says so, before the first step."
+    class Never(torch.optim.SGD): step = never
+    set_seed(1)
+    with pytest.raises(ValueError, match=said): fit(model() if net is None else net, data() if d is None else d, epochs=1, quiet=True, opt=lambda p, lr: Never(p, lr=lr), **kw)
+
+def with_labels(part, **change):
+    "The bars, with the labels of a part changed."
+    d = data()
+    o = getattr(d, part)
+    y = o.y.clone()
+    for i,v in change.items(): y[int(i[1:])] = v
+    setattr(d, part, Images(o.x, y))
+    return d
+
+@pytest.mark.parametrize('part', ['train', 'valid'])
+def test_labels_are_looked_at(part):
+    refused(f'labels of `data.{part}` go from 0 to 3, but the model has 3 outputs', d=with_labels(part, i7=3))
+    refused(f'labels of `data.{part}` go from -1 to 2', d=with_labels(part, i7=-1))
+    d = data()
+    o = getattr(d, part)
+    y = o.y.clone()
+    y[0] = 9
+    setattr(d, part, TensorDataset(o.x.float()/255, y))      # that keeps its labels elsewhere
+    refused(f'labels of `data.{part}`', d=d)
+    setattr(d, part, Images(o.x[:0], o.y[:0]))
+    refused(f'`data.{part}` is empty', d=d)
+    setattr(d, part, None)
+    refused(f'`data.{part}` is None', d=d)
+
+def test_weights_and_scores_are_looked_at():
+    net = model()
+    net.conv2.weight.data[0, 0, 0, 0] = float('inf')
+    refused("the weight 'conv2.weight' of `model` is not finite", net)
+    refused(r'`scores` is float32 of shape \[10, 16, 3\].*Integrator', model()[:-1])
+    refused('`loss` gives float32 of shape', loss=lambda s, y: (s-1).pow(2).mean(1))
+    refused('`loss` gives 3', loss=lambda s, y: 3)
+
+def test_one_step_a_batch():
+    refused('`gradient_accumulation_steps` is 4', accelerator=training.new_accelerator(gradient_accumulation_steps=4))
+
+@pytest.mark.parametrize('kw', [dict(epochs=None), dict(epochs=True), dict(epochs='2'), dict(epochs=0), dict(epochs=-1), dict(epochs=1.5), dict(batch_size=None), dict(batch_size=0),
+    dict(batch_size=[]), dict(lr=None), dict(lr='1'), dict(lr=True), dict(lr=-1), dict(lr=float('nan')), dict(lr=float('inf')), dict(seed=None), dict(seed=-1), dict(seed='x'),
+    dict(seed=2**32), dict(save_every=0), dict(save_every=None), dict(out=3), dict(out=''), dict(out=[]), dict(opt=None), dict(opt='adam'), dict(loss=None), dict(loss='mse'),
+    dict(schedule=None), dict(schedule=1.), dict(on_epoch=3), dict(accelerator=0), dict(model=None), dict(model='lenet'), dict(data=None), dict(data=[])], ids=str)
+def test_odd_arguments_of_fit(kw):
+    name = [*kw][0]
+    with pytest.raises(ValueError, match='`data.train` is None' if name=='data' else f'`{name}` is'): fit(**dict(model=model(), data=data(), quiet=True) | kw)
+
+x4,y4 = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])
+odd_calls = {
+    'scores None': ('scores', lambda: squared_error(None, y4)), 'scores a list': ('scores', lambda: squared_error([[1.]], torch.tensor([0]))),
+    'scores over time': ('scores', lambda: cross_entropy(torch.zeros(5, 4, 3), y4)), 'labels one-hot': ('y', lambda: squared_error(x4, x4)), 'labels bool': ('y', lambda: cross_entropy(x4, y4>0)),
+    'labels None': ('y', lambda: squared_error(x4, None)), 'smoothing': ('smoothing', lambda: cross_entropy(x4, y4, True)), 'smoothing text': ('smoothing', lambda: cross_entropy(x4, y4, '0.1')),
+    'seed text': ('seed', lambda: set_seed('3')), 'seed True': ('seed', lambda: set_seed(True)), 'seed half': ('seed', lambda: set_seed(.5)), 'evaluate a function': ('model', lambda: evaluate(len, data().test)),
+    'evaluate None': ('dataset', lambda: evaluate(model(), None)), 'evaluate a number': ('dataset', lambda: evaluate(model(), 3)), 'batch of 0': ('batch_size', lambda: evaluate(model(), data().test, 0)),
+    'evaluate seed': ('seed', lambda: evaluate(model(), data().test, seed='a')), 'save nothing': ('model', lambda: save_weights(None, 'a')), 'save nowhere': ('path', lambda: save_weights(model(), None)),
+    'load a number': ('path', lambda: read_tensors(3)), 'load into None': ('model', lambda: load_weights(None, 'a')), 'write a list': ('tensors', lambda: write_tensors('a', [1], {})),
+    'write what JSON lacks': ('meta', lambda: write_tensors('a', {}, dict(a=object()))), 'undisturbed': ('model', lambda: undisturbed('net').__enter__()), 'describe': ('opt', lambda: describe(model(), data(), None)),
+    'rates of None': ('model', lambda: warn_of_rates(None, x4)), 'rates low': ('low', lambda: warn_of_rates(model(), x4, low='0')), 'cosine': ('progress', lambda: cosine(None)), 'cosine nan': ('progress', lambda: cosine(float('nan'))),
+    'settings': ('threads', lambda: check_settings(1e-3, 0, threads=[])), 'a checkpoint of None': ('path', lambda: read_checkpoint(None, {}))}
+
+@pytest.mark.parametrize('name', odd_calls)
+def test_odd_calls_are_told_by_name(name):
+    argument,call = odd_calls[name]
+    with pytest.raises(ValueError, match=f'`{argument}` (is|cannot)'): call()
+
+def test_numbers_of_numpy_are_numbers():
+    import numpy as np
+    kinds = dict(epochs=np.int64(2), batch_size=np.int32(16), lr=np.float32(.5)/512, seed=np.int64(1), save_every=np.uint8(7))
+    set_seed(np.int64(1))
+    net = model()
+    run = fit(net, data(), quiet=True, **kinds)
+    theirs = net.state_dict()
+    set_seed(1)
+    net = model()
+    again = fit(net, data(), epochs=2, batch_size=16, lr=.5/512, seed=1, save_every=7, quiet=True)
+    assert all(v.equal(theirs[k]) for k,v in net.state_dict().items()) and again.config==run.config
+    assert all(type(run.config[k]) in (int, float) for k in ('epochs', 'batch_size', 'lr', 'seed'))
+    assert evaluate(net, data().test, np.int64(100), np.int64(3)).loss==evaluate(net, data().test, 100, 3).loss
+
+# Other data
+
+class Trains(Dataset):
+    "Bars as spike trains: [T, C] an image, batched along the second dimension"
+    def __init__(self, images): self.x,self.labels = images.x,images.y
+    def __len__(self): return len(self.x)
+    def __getitem__(self, i):
+        row = self.x[i].float().mean(3).flatten()/255
+        return (row>.3).float().expand(6, -1), self.labels[i]
+    def collate(self, pairs):
+        x,y = zip(*pairs)
+        return torch.stack(x, 1), torch.stack(y)
+
+def test_a_model_without_encoder_learns_from_spike_trains(capfd):
+    "And data without a name or a hash is told by its sizes"
+    parts = {k: Trains(getattr(data(), k)) for k in ('train', 'valid', 'test')}
+    d = SimpleNamespace(**parts)
+    set_seed(0)
+    net = nn.Sequential(Linear(12, 32), LIF(), Linear(32, 3), Integrator())
+    run = fit(net, d, epochs=3, lr=1e-2, quiet=True, calibrate=True)
+    e = evaluate(net, d.test)
+    assert run.config['data']=='SimpleNamespace [no hash, 240 train and 60 valid]' and capfd.readouterr().err==''
+    assert e.accuracy>.9 and len(e.labels)==60 and e.labels.equal(d.test.labels)
+    assert next(iter(batched(evenly(d.valid, 5), 5)))[0].shape==(6, 5, 12)
+
+def test_where_it_is_watched(monkeypatch):
+    for test,notebook,tty,where in (('1', True, True, 'log'), ('', True, True, 'notebook'), ('', False, True, 'terminal'), ('', False, False, 'log')):
+        monkeypatch.setenv('IN_TEST', test)
+        monkeypatch.setattr(training, 'IN_NOTEBOOK', notebook)
+        monkeypatch.setattr(sys.stderr, 'isatty', lambda tty=tty: tty, raising=False)
+        assert training.show_where()==where
+
+def test_looking_draws_by_its_own_seed():
+    net = model()
+    def look(*parts):
+        with undisturbed(net, *parts): return torch.rand(3)
+    torch.manual_seed(0)
+    want = torch.rand(3)
+    torch.manual_seed(0)
+    a,b,c = look(1),look(1),look(2)
+    assert a.equal(b) and not a.equal(c) and torch.rand(3).equal(want) and not a.equal(want)
