@@ -30,7 +30,8 @@ from .data import load
 from .training import evaluate, fit, new_accelerator, plot_history, undisturbed
 from .measures import accuracy_interval, confusion, firing_rates, hits
 from .plots import plot_confusion, plot_membranes, plot_mistakes, plot_rasters, result_table
-from .experiments import Config, Store, increments, network, provenance, run_all, study, table
+from .experiments import Config, Store, increments, network, provenance, run_all, table
+from .studies import study
 
 # %% ../nbs/doors/14_cli.ipynb #eafb8755
 @contextmanager

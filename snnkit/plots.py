@@ -1,4 +1,4 @@
-"""What a trained network does, seen: the spikes of every layer, membranes, mistakes, and the one table that compares a network with its twin
+"""What a trained network does, seen: spikes of every layer, membranes, mistakes, and a network beside its twin
 
 Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/plots.html.md"""
 
@@ -12,7 +12,7 @@ __all__ = ['codes', 'one_image', 'sample_rows', 'plot_rasters', 'telling_neurons
            'leader', 'see_image', 'plot_seen', 'spent']
 
 # %% ../nbs/experiment/09_plots.ipynb #b8aa18d8
-import math
+import copy, math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,13 +23,23 @@ import torch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from torch import nn
 
-from .core import check_choice, check_steps, need, own_stream, seeded
+from .core import check_choice, check_number, check_steps, check_whole, need, own_stream, seeded
 from .encoding import Encoder, direct, latency, poisson, raster
 from .neuron import Trace, fi_curve, plot_trace, simulate
 from .spikebp import lif, membrane
-from .layers import IF, LIF, Integrator, dense, spike_trains, watch
-from .training import undisturbed
-from .measures import accuracy_interval, check_count, energy, error_increment, hits, is_spikes, synaptic_ops
+from .layers import IF, LIF, Integrator, Neuron, dense, spike_trains, watch
+from .training import Evaluation, undisturbed
+from .measures import accuracy_interval, energy, error_increment, hits, is_spikes, synaptic_ops
+
+# %% ../nbs/experiment/09_plots.ipynb #41e6d90b
+def check_kind(
+    name:str,  # the argument's name
+    value,     # what was given
+    kind:type, # what it must be
+    mend:str   # how to mend it
+):
+    "Raise a ValueError unless `value` is a `kind`."
+    need(isinstance(value, kind), f'`{name}` is a {type(value).__name__}', f'it must be a {kind.__name__}', mend)
 
 # %% ../nbs/experiment/09_plots.ipynb #fcee263f
 def one_image(
@@ -37,8 +47,11 @@ def one_image(
     image:torch.Tensor # one image, shape [C, H, W], or [1, C, H, W]
 )->torch.Tensor:       # shape [1, C, H, W], on the device of `model`
     "A batch of one; raises ValueError for more."
+    check_kind('model', model, nn.Module, 'Give a network.')
+    check_kind('image', image, torch.Tensor, 'Take one: `dataset[0][0]`.')
     x = image[None] if image.ndim==3 else image
-    need(x.ndim==4 and len(x)==1, f'`image` has shape {list(image.shape)}', 'it must be one image, [C, H, W]', 'Take one: `dataset[0][0]`.')
+    one = x.ndim==4 and len(x)==1
+    need(one, f'`image` has shape {list(image.shape)}', 'it must be one image, [C, H, W]', 'Take one: `dataset[0][0]`.')
     return x.to(next((p.device for p in model.parameters()), 'cpu'))
 
 def sample_rows(
@@ -46,7 +59,30 @@ def sample_rows(
     rows:int # neurons to draw
 )->torch.Tensor: # indices in ascending order; all if there are no more than `rows`
     "At most `rows` of `n` neurons, by lot, always the same."
+    n = check_whole('n', n, 0)
+    rows = check_whole('rows', rows, 0)
     return torch.randperm(n, generator=seeded('rows', n))[:rows].sort().values
+
+# %% ../nbs/experiment/09_plots.ipynb #a8c51f37
+def draw_train(
+    ax,             # matplotlib axes
+    name:str,       # of the layer
+    s:torch.Tensor, # its spikes, or its currents, shape [T, N]
+    rows:int        # neurons drawn, at most
+):
+    "A raster of the spikes of a layer, or a grey picture of its currents."
+    n,fire = s.shape[1],s.any(0).nonzero()[:, 0]
+    drawn = fire[sample_rows(len(fire), rows)] if len(fire) else sample_rows(n, rows)
+    if is_spikes(s):
+        raster(s[:, drawn], ax, size=max(1.5, 45/len(drawn)))
+        some = f' ({len(drawn)} drawn)' if len(drawn)<len(fire) else ''
+        title = f'{name}: {n:,} neurons, {len(fire):,} fire{some}, {s.abs().mean():.3f} spikes per neuron and step'
+    else:
+        ax.imshow(s[:, drawn].T, aspect='auto', cmap='gray_r')
+        title = f'{name}: {n:,} currents, {len(drawn)} drawn (dark: strong)'
+    ax.set_title(title, fontsize=9, loc='left')
+    for o in ax.lines: o.set_markeredgewidth(max(1, 150/len(s))) # a step of a short window is wide, so are its ticks
+    ax.set(xlabel='', ylabel='', yticks=[])
 
 # %% ../nbs/experiment/09_plots.ipynb #6a1a8073
 def plot_rasters(
@@ -57,21 +93,15 @@ def plot_rasters(
     fig=None            # matplotlib figure; a new one if None
 )->plt.Figure:          # the figure drawn on
     "Rasters of the encoder and of every neuron layer of `model` for one `image`; raises ValueError if nothing fires."
-    check_count('rows', rows, 1)
-    with undisturbed(model, seed): trains = spike_trains(model, one_image(model, image))
+    rows = check_whole('rows', rows, 1)
+    x = one_image(model, image)
+    with undisturbed(model, seed): trains = spike_trains(model, x, (Neuron, Encoder))
     need(trains, '`model` has no spiking layer', 'there must be an encoder or a neuron', 'Give the SNN, not its twin.')
     if fig is None: fig = plt.figure(figsize=(7, .4+1.15*len(trains)), layout='constrained')
-    axs = fig.subplots(len(trains), sharex=True, squeeze=False)[:,0]
-    for ax,(name,s) in zip(axs, trains.items()):
-        s = s[:,0].flatten(1).cpu(); n,fire = s.shape[1],s.any(0).nonzero()[:,0]
-        i = fire[sample_rows(len(fire), rows)] if len(fire) else sample_rows(n, rows)
-        title = f'{name}: {n:,} neurons, {len(fire):,} fire' + (f' ({len(i)} drawn)' if len(i)<len(fire) else '')
-        if is_spikes(s): raster(s[:,i], ax, size=max(1.5, 45/len(i))); title += f', {s.abs().mean():.3f} spikes per neuron and step'
-        else: ax.imshow(s[:,i].T, aspect='auto', cmap='gray_r'); title = f'{name}: {n:,} currents, {len(i)} drawn (dark: strong)'
-        ax.set_title(title, fontsize=9, loc='left')
-        for o in ax.lines: o.set_markeredgewidth(max(1, 150/len(s)))   # a step of a short window is wide, so are its ticks
-        ax.set(xlabel='', ylabel='', yticks=[])
-    axs[-1].set_xlabel('time step'); fig.supylabel('neuron', fontsize=10)
+    axs = fig.subplots(len(trains), sharex=True, squeeze=False)[:, 0]
+    for ax,(name,s) in zip(axs, trains.items()): draw_train(ax, name, s[:, 0].flatten(1).cpu(), rows)
+    axs[-1].set_xlabel('time step')
+    fig.supylabel('neuron', fontsize=10)
     return fig
 
 # %% ../nbs/experiment/09_plots.ipynb #13f0d470
@@ -82,62 +112,110 @@ def telling_neurons(
     "The busiest neuron, a median one of those that fire, and the silent one that came nearest to firing."
     n = s.sum(0)
     order = n.argsort(stable=True)
-    fired,silent = order[n[order]>0], order[n[order]==0]
+    fired,silent = order[n[order]>0],order[n[order]==0]
     out = {}
     if len(fired): out['busiest'] = fired[-1].item()
     if len(fired)>1: out['median'] = fired[(len(fired)-1)//2].item()
-    if len(silent): out['silent'] = silent[u[:,silent].amax(0).argmax()].item()
+    if len(silent): out['silent'] = silent[u[:, silent].amax(0).argmax()].item()
     return out
 
 # %% ../nbs/experiment/09_plots.ipynb #ad98d3ce
 def layer_current(
     model:nn.Module,    # a spiking network
     image:torch.Tensor, # one image, shape [C, H, W]
-    layer:str=None,     # name of a neuron layer; the last `LIF` if None
+    layer:str=None,     # name of a neuron layer; if None, the last one that is no `IF`
     seed:int=0          # of the encoder's spikes
 )->tuple:               # name and module of the layer, and the currents of its neurons, shape [T, N]
     "The input current of a neuron layer for one image; raises ValueError for an unknown layer."
-    names = [n for n,m in model.named_modules() if isinstance(m, LIF)]
-    need(names, '`model` has no neuron layer', 'there must be a `LIF` or `IF`', 'Give the SNN, not its twin.')
-    if layer is None: layer = next((n for n in reversed(names) if not isinstance(model.get_submodule(n), IF)), names[-1])
-    check_choice('layer', layer, names)
+    images = one_image(model, image)
+    found = {n: m for n,m in model.named_modules() if isinstance(m, Neuron)}
+    need(found, '`model` has no neuron layer', 'there must be a `Neuron`, such as `LIF`', 'Give the SNN, not its twin.')
+    if layer is None: layer = next((n for n in reversed(found) if not isinstance(found[n], IF)), [*found][-1])
+    check_choice('layer', layer, found)
     heard = {}
-    with undisturbed(model, seed), watch(model, lambda n,m,x,y: heard.__setitem__(n, x), LIF): model(one_image(model, image))
-    return layer, model.get_submodule(layer), heard[layer][:,0].flatten(1).cpu()
+    def hear(name, neuron, x, y): heard[name] = x
+    with undisturbed(model, seed), watch(model, hear, Neuron): model(images)
+    return layer,found[layer],dense(heard[layer])[:, 0].flatten(1).cpu()
+
+# %% ../nbs/experiment/09_plots.ipynb #d05b7e18
+def as_number(
+    o # a threshold: a number, a tensor, or None
+)->float: # None if it is not one number
+    "`o` as Python's float."
+    if isinstance(o, torch.Tensor): return o.item() if o.numel()==1 else None
+    return o if isinstance(o, (int, float)) else None
+
+@torch.no_grad()
+def course(
+    neuron:Neuron,        # a layer
+    current:torch.Tensor, # of its neurons, shape [T, N]
+    name:str              # of the layer
+)->tuple:                 # membranes and spikes, shape [T, N], and the threshold, or None
+    "Membranes before the reset of a `LIF`; of another neuron the states after each step, or a ValueError for none."
+    if isinstance(neuron, LIF):
+        options = {k: v for k,v in neuron.options().items() if k!='grad'}
+        return *membrane(current, **options),as_number(neuron.threshold)
+    neuron,state,u,s = copy.deepcopy(neuron).cpu(),None,[],[]
+    for x in current[:, None]: # a batch of one
+        spikes,state = neuron.step(x, state)
+        parts = state if isinstance(state, (tuple, list)) else [state]
+        seen = [o for o in parts if isinstance(o, torch.Tensor) and o.shape==x.shape]
+        need(seen, f'layer {name!r} is a {type(neuron).__name__}', 'its state holds no number for each neuron to draw',
+             'Let `step` give the membrane as its state, or name another layer.')
+        u.append(seen[0][0])
+        s.append(spikes[0])
+    return torch.stack(u),torch.stack(s),as_number(getattr(neuron, 'threshold', None))
 
 # %% ../nbs/experiment/09_plots.ipynb #5558adba
 def draw_membrane(
     ax,              # matplotlib axes
-    u:torch.Tensor,  # membrane before the reset, shape [T]
+    u:torch.Tensor,  # membrane, shape [T]
     s:torch.Tensor,  # spikes, shape [T]
-    threshold:float, # of the neuron
+    threshold:float, # of the neuron; None if it is not known
     title:str        # what is seen
 ):
     "One neuron's membrane with `threshold`; a tick above for every spike."
     ax.plot(u, '.-', color='grey', lw=1, ms=4)
-    ax.axhline(threshold, color='black', ls='--', lw=.8)
-    ax.vlines(s.nonzero()[:,0], .85, .97, transform=ax.get_xaxis_transform(), color='black', lw=1.5)
-    ax.set_title(title, fontsize=9, loc='left'); ax.set_ylabel('membrane $u_t$', fontsize=9)
+    if threshold is not None: ax.axhline(threshold, color='black', ls='--', lw=.8)
+    ax.vlines(s.nonzero()[:, 0], .85, .97, transform=ax.get_xaxis_transform(), color='black', lw=1.5)
+    ax.set_title(title, fontsize=9, loc='left')
+    ax.set_ylabel('membrane $u_t$', fontsize=9)
+
+# %% ../nbs/experiment/09_plots.ipynb #2f7a60c9
+def numbered(
+    neurons,   # indices, in the flattened layer
+    layer:str, # its name
+    n:int      # how many there are
+)->dict:       # what it is: its index
+    "The neurons that were chosen; raises ValueError for what is no list of indices."
+    several = hasattr(neurons, '__iter__') and not isinstance(neurons, str)
+    need(several, f'`neurons` is {neurons!r}', 'it must be a list of indices', 'For instance [0, 1].')
+    which = [int(i) if isinstance(i, torch.Tensor) and i.numel()==1 else i for i in neurons]
+    ok = which and all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) and 0<=i<n for i in which)
+    need(ok, f'`neurons` is {neurons}', f'{layer} has {n:,} neurons', 'Indices count from 0.')
+    if len(which)==1: return dict(chosen=which[0])
+    return {f'no. {k} chosen': i for k,i in enumerate(which, 1)}
 
 # %% ../nbs/experiment/09_plots.ipynb #5e96d45e
 def plot_membranes(
     model:nn.Module,    # a spiking network
     image:torch.Tensor, # one image, shape [C, H, W]
-    layer:str=None,     # name of a neuron layer; the last `LIF` if None
+    layer:str=None,     # name of a neuron layer; if None, the last one that is no `IF`
     neurons=None,       # indices of neurons in the flattened layer; see `telling_neurons` if None
     seed:int=0,         # of the encoder's spikes
     fig=None            # matplotlib figure; a new one if None
 )->plt.Figure:          # the figure drawn on
-    "Membranes of some neurons of a `layer` for one `image`, with threshold and spikes; raises ValueError for unknown layers or neurons."
-    layer,m,x = layer_current(model, image, layer, seed)
-    u,s = membrane(x, m.leak, m.threshold, m.reset, m.refractory)
-    which = telling_neurons(u, s) if neurons is None else {'chosen' if len(neurons)==1 else f'no. {k+1} chosen': i for k,i in enumerate(neurons)}
-    need(which and all(0<=i<x.shape[1] for i in which.values()), f'`neurons` is {neurons}', f'{layer} has {x.shape[1]:,} neurons', 'Indices count from 0.')
+    "Membranes of some neurons of a `layer` for one `image`; raises ValueError for unknown layers or neurons."
+    layer,neuron,x = layer_current(model, image, layer, seed)
+    u,s,threshold = course(neuron, x, layer)
+    which = telling_neurons(u, s) if neurons is None else numbered(neurons, layer, x.shape[1])
     if fig is None: fig = plt.figure(figsize=(7, .5+1.4*len(which)), layout='constrained')
-    axs = fig.subplots(len(which), sharex=True, sharey=True, squeeze=False)[:,0]
-    for ax,(what,i) in zip(axs, which.items()): draw_membrane(ax, u[:,i], s[:,i], m.threshold, f'{layer}, neuron {i:,} ({what}), spikes: {s[:,i].sum():.0f}')
-    lo,hi = axs[0].get_ylim()
-    axs[0].set_ylim(lo, hi+.3*(hi-lo)); axs[-1].set_xlabel('time step')
+    axs = fig.subplots(len(which), sharex=True, sharey=True, squeeze=False)[:, 0]
+    for ax,(what,i) in zip(axs, which.items()):
+        draw_membrane(ax, u[:, i], s[:, i], threshold, f'{layer}, neuron {i:,} ({what}), spikes: {s[:, i].sum():.0f}')
+    low,high = axs[0].get_ylim()
+    axs[0].set_ylim(low, high+.3*(high-low))
+    axs[-1].set_xlabel('time step')
     return fig
 
 # %% ../nbs/experiment/09_plots.ipynb #84b1af2f
@@ -152,6 +230,23 @@ def draw_mistake(
     ax.imshow((x+1)/2 if x.min()<0 else x, cmap='gray', vmin=0, vmax=1)
     ax.set_title(f'{true} → {predicted}', fontsize=9, pad=3)
 
+# %% ../nbs/experiment/09_plots.ipynb #70b4d2e5
+def mistakes(
+    evaluation,  # an `Evaluation`
+    dataset,     # of these images
+    wrong:list,  # numbers of the images that were classified wrong
+    n:int        # of them, at most
+)->dict:         # number of the image: image and label
+    "Images from all over `wrong`; raises ValueError if `dataset` is not the one that was evaluated."
+    total,mend = len(evaluation.labels),'Give the data set that was evaluated.'
+    need(len(dataset)==total, f'`dataset` has {len(dataset)} images', f'`evaluation` has {total}', mend)
+    chosen = torch.linspace(0, len(wrong)-1, min(n, len(wrong))).long().tolist()
+    shown = {wrong[i]: dataset[wrong[i]] for i in chosen}
+    for i,(_,y) in shown.items():
+        label = evaluation.labels[i]
+        need(y==label, f'image {i} of `dataset` has label {y}', f'`evaluation` has {label}', mend)
+    return shown
+
 # %% ../nbs/experiment/09_plots.ipynb #598558d3
 def plot_mistakes(
     evaluation,   # an `Evaluation` of `dataset`
@@ -160,17 +255,19 @@ def plot_mistakes(
     n:int=20,     # images shown, at most
     fig=None      # matplotlib figure; a new one if None
 )->plt.Figure:    # the figure drawn on
-    "`n` of the images that were classified wrong, evenly from all of them; raises ValueError if `evaluation` is not one of `dataset`."
-    check_count('n', n, 1)
-    right = hits(evaluation); N = len(right)
-    need(len(dataset)==N, f'`dataset` has {len(dataset)} images', f'`evaluation` has {N}', 'Give the data set that was evaluated.')
-    wrong = (~right).nonzero()[:,0].tolist()
-    shown = {wrong[i]: dataset[wrong[i]] for i in torch.linspace(0, len(wrong)-1, min(n, len(wrong))).long().tolist()}
-    for i,(_,y) in shown.items(): need(y==evaluation.labels[i], f'image {i} of `dataset` has label {y}', f'`evaluation` has {evaluation.labels[i]}', 'Give the data set that was evaluated.')
-    ncol = min(10, max(5, len(shown))); nrow = max(1, -(-len(shown)//ncol))
+    "`n` of the images that were classified wrong; raises ValueError if `evaluation` is not of `dataset`."
+    n = check_whole('n', n, 1)
+    check_kind('evaluation', evaluation, Evaluation, 'Use `evaluate(model, dataset)`.')
+    right = hits(evaluation)
+    total,wrong = len(right),(~right).nonzero()[:, 0].tolist()
+    shown = mistakes(evaluation, dataset, wrong, n)
+    ncol = min(10, max(5, len(shown)))
+    nrow = max(1, -(-len(shown)//ncol))
     if fig is None: fig = plt.figure(figsize=(.95*ncol, .5+1.15*nrow), layout='constrained')
-    told = f'{len(wrong):,} of {N:,} wrong ({len(wrong)/N:.1%})' if wrong else f'No mistakes: all {N:,} images right'
-    fig.suptitle(told + (f', {len(shown)} of them:' if len(shown)<len(wrong) else ''), fontsize=10)
+    told = f'{len(wrong):,} of {total:,} wrong ({len(wrong)/total:.1%})'
+    if not wrong: told = f'No mistakes: all {total:,} images right'
+    if len(shown)<len(wrong): told += f', {len(shown)} of them:'
+    fig.suptitle(told, fontsize=10)
     axs = list(fig.subplots(nrow, ncol, squeeze=False).flat) if wrong else []
     for ax in axs: ax.axis('off')
     for ax,(i,(x,y)) in zip(axs, shown.items()): draw_mistake(ax, x, classes[y], classes[evaluation.predictions[i]])
@@ -182,15 +279,21 @@ def plot_confusion(
     fig=None            # matplotlib figure; a new one if None
 )->plt.Figure:          # the figure drawn on
     "A confusion table: rows true, columns predicted, grey by the share of the row."
-    n = table.to_numpy(); k = len(n)
-    need(n.ndim==2 and n.shape==(k, k) and (n>=0).all() and n.sum()>0, f'`table` has shape {list(n.shape)}', 'it must be a square table of counts', 'Use `confusion(evaluation, classes)`.')
+    check_kind('table', table, pd.DataFrame, 'Use `confusion(evaluation, classes)`.')
+    n = table.to_numpy()
+    k = len(n)
+    square = n.shape==(k, k) and (n>=0).all() and n.sum()>0
+    mend = 'Use `confusion(evaluation, classes)`.'
+    need(square, f'`table` has shape {list(n.shape)}', 'it must be a square table of counts', mend)
     share = n/np.maximum(1, n.sum(1, keepdims=True))
     if fig is None: fig = plt.figure(figsize=(1.6+.4*k, 1.1+.4*k), layout='constrained')
     ax = fig.subplots()
     im = ax.imshow(100*share, cmap='gray_r', vmin=0, vmax=100)
-    for i,j in zip(*n.nonzero()): ax.text(j, i, n[i,j], ha='center', va='center', fontsize=8, color='white' if share[i,j]>.5 else 'black')
+    for i,j in zip(*n.nonzero()):
+        ax.text(j, i, n[i, j], ha='center', va='center', fontsize=8, color='white' if share[i, j]>.5 else 'black')
     long = max(len(str(o)) for o in table)>3
-    ax.set_xticks(range(k), table.columns, rotation=90*long); ax.set_yticks(range(k), table.index)
+    ax.set_xticks(range(k), table.columns, rotation=90*long)
+    ax.set_yticks(range(k), table.index)
     ax.set(xlabel='predicted class', ylabel='true class')
     fig.colorbar(im, ax=ax, label='share of the true class (%)', shrink=.8)
     return fig
@@ -199,18 +302,22 @@ def plot_confusion(
 @dataclass(eq=False, repr=False)
 class ResultTable:
     "An SNN beside its twin: two data frames that print as one text."
-    accuracy:pd.DataFrame # rows SNN accuracy, ANN accuracy, error increment; value, low, high (percent, points), parameters
+    accuracy:pd.DataFrame # rows SNN and ANN accuracy, error increment: value, low, high (percent, points), parameters
     layers:pd.DataFrame   # a row a spiking layer, and their sum: kind, neurons, spikes (per image), rate
     images:int            # test images behind it
     confidence:float      # of the intervals
     def __repr__(self):
-        a,l = self.accuracy, self.layers
-        top = pd.DataFrame({'': [f'{v:.2f} {u}' for v,u in zip(a.value, ('%     ', '%     ', 'points'))],
-            f'{100*self.confidence:g} % interval': [f'{lo:.2f} to {hi:.2f}' for lo,hi in zip(a.low, a.high)],
-            'parameters': ['' if pd.isna(n) else f'{n:,}' for n in a.parameters]}, a.index)
-        low = pd.DataFrame({'kind': l.kind, 'neurons': l.neurons.map('{:,}'.format), 'spikes per image': l.spikes.map('{:,.1f}'.format),
+        a,l = self.accuracy,self.layers
+        values = [f'{v:.2f} {u}' for v,u in zip(a.value, ('%     ', '%     ', 'points'))]
+        intervals = [f'{low:.2f} to {high:.2f}' for low,high in zip(a.low, a.high)]
+        counts = ['' if pd.isna(n) else f'{n:,}' for n in a.parameters]
+        interval = f'{100*self.confidence:g} % interval'
+        top = pd.DataFrame({'': values, interval: intervals, 'parameters': counts}, a.index)
+        below = pd.DataFrame({
+            'kind': l.kind, 'neurons': l.neurons.map('{:,}'.format), 'spikes per image': l.spikes.map('{:,.1f}'.format),
             'rate (spikes per neuron and step)': l.rate.map('{:.4f}'.format)})
-        return f'An SNN and its ANN twin on the same {self.images:,} test images\n\n{top}\n\nWhat fires in the SNN\n\n{low.to_string(index_names=False)}'
+        title = f'An SNN and its ANN twin on the same {self.images:,} test images'
+        return f'{title}\n\n{top}\n\nWhat fires in the SNN\n\n{below.to_string(index_names=False)}'
 
 # %% ../nbs/experiment/09_plots.ipynb #73f77a55
 def result_table(
@@ -221,30 +328,54 @@ def result_table(
     rates:pd.DataFrame,  # what `firing_rates` gives for `model`
     confidence:float=.95 # of the intervals, in (0, 1)
 )->ResultTable:          # prints as text; its data frames are `accuracy` and `layers`
-    "The table that compares a spiking network with its twin; raises ValueError if they were tested on different images."
-    d,rows = error_increment(snn, ann, confidence), {}
+    "The table that compares a spiking network with its twin; raises ValueError if they were tested on other images."
+    check_kind('rates', rates, pd.DataFrame, 'Use `firing_rates(model, images)`.')
+    d,rows = error_increment(snn, ann, confidence),{}
     for name,e,m in (('SNN', snn, model), ('ANN', ann, twin)):
-        ok = hits(e); k,n = ok.sum().item(), len(ok)
-        low,high = accuracy_interval(k, n, confidence)
-        rows[f'{name} accuracy'] = dict(value=100*k/n, low=100*low, high=100*high, parameters=sum(p.numel() for p in m.parameters()))
+        ok = hits(e)
+        right,n = ok.sum().item(),len(ok)
+        low,high = accuracy_interval(right, n, confidence)
+        parameters = sum(p.numel() for p in m.parameters())
+        rows[f'{name} accuracy'] = dict(value=100*right/n, low=100*low, high=100*high, parameters=parameters)
     rows['error increment'] = dict(value=d.points, low=d.low, high=d.high, parameters=pd.NA)
-    layers,fire = rates.set_index('layer'), rates.dropna()
-    layers.loc['all'] = '', fire.neurons.sum(), fire.spikes.sum(), (fire.rate*fire.neurons).sum()/max(1, fire.neurons.sum())
-    return ResultTable(pd.DataFrame(rows).T.astype(dict(value=float, low=float, high=float, parameters='Int64')), layers, n, confidence)
+    accuracy = pd.DataFrame(rows).T.astype(dict(value=float, low=float, high=float, parameters='Int64'))
+    layers,fire = rates.set_index('layer'),rates.dropna()
+    neurons = fire.neurons.sum()
+    layers.loc['all'] = '',neurons,fire.spikes.sum(),(fire.rate*fire.neurons).sum()/max(1, neurons)
+    return ResultTable(accuracy, layers, n, confidence)
+
+# %% ../nbs/experiment/09_plots.ipynb #9d3e05a7
+def check_table(
+    t,       # what ought to be a table of runs
+    *columns # that it must have
+):
+    "Raise a ValueError unless `t` is a data frame with rows and `columns`."
+    check_kind('t', t, pd.DataFrame, 'Use `table(records)`.')
+    lacks = [o for o in columns if o not in t]
+    need(len(t), '`t` is empty', 'it must have a row', 'Use `table(records)`.')
+    need(not lacks, f'`t` has no column {", ".join(lacks)}', f'it needs {", ".join(columns)}', 'Use `table(records)`.')
+
+def whiskers(
+    t:pd.DataFrame # what `table` gives
+)->list:           # of two: lengths of the intervals below and above
+    "How far the intervals reach from the accuracies."
+    return [t['test (%)']-t.low, t.high-t['test (%)']]
 
 # %% ../nbs/experiment/09_plots.ipynb #6ad1c92f
-def _whiskers(t): return [t['test (%)']-t.low, t.high-t['test (%)']] # lengths of the intervals below and above
-
 def plot_accuracies(
     t:pd.DataFrame, # what `table` gives
     fig=None        # matplotlib figure; a new one if None
 )->plt.Figure:      # the figure drawn on
     "Test accuracies with their intervals, a row a configuration."
+    check_table(t, 'test (%)', 'low', 'high')
     if fig is None: fig = plt.figure(figsize=(6.5, .8+.3*len(t)), layout='constrained')
     ax,y = fig.subplots(),np.arange(len(t))
-    ax.axvspan(*t[['low', 'high']].iloc[0], color='.9', lw=0); ax.axvline(t['test (%)'].iloc[0], color='.6', lw=.8)
-    ax.errorbar(t['test (%)'], y, xerr=_whiskers(t), fmt='o', ms=4, capsize=3, lw=1, color='black')
-    ax.set_yticks(y, t.index); ax.invert_yaxis(); ax.set_xlabel('test accuracy (%)')
+    ax.axvspan(*t[['low', 'high']].iloc[0], color='.9', lw=0)
+    ax.axvline(t['test (%)'].iloc[0], color='.6', lw=.8)
+    ax.errorbar(t['test (%)'], y, xerr=whiskers(t), fmt='o', ms=4, capsize=3, lw=1, color='black')
+    ax.set_yticks(y, t.index)
+    ax.invert_yaxis()
+    ax.set_xlabel('test accuracy (%)')
     return fig
 
 # %% ../nbs/experiment/09_plots.ipynb #b83f0e5d
@@ -254,27 +385,45 @@ def plot_series(
     fig=None     # matplotlib figure; a new one if None
 )->plt.Figure:   # the figure drawn on
     "Test accuracies with their intervals along an axis, such as depth, a line for each of `series`."
+    check_kind('series', series, dict, 'Give a name for each line: `{name: (x, table)}`.')
     if fig is None: fig = plt.figure(figsize=(5.5, 3), layout='constrained')
     ax,ticks = fig.subplots(),set()
-    for (n,(x,t)),style in zip(series.items(), ('o-', 's--', '^:', 'd-.')*9):
-        ax.errorbar(x, t['test (%)'], yerr=_whiskers(t), fmt=style, ms=4, capsize=3, lw=1, label=n); ticks |= set(x)
-    ax.set(xlabel=xlabel, ylabel='test accuracy (%)', xticks=sorted(ticks)); ax.legend(frameon=False)
+    for (name,(x,t)),style in zip(series.items(), ('o-', 's--', '^:', 'd-.')*9):
+        check_table(t, 'test (%)', 'low', 'high')
+        ax.errorbar(x, t['test (%)'], yerr=whiskers(t), fmt=style, ms=4, capsize=3, lw=1, label=name)
+        ticks |= set(x)
+    ax.set(xlabel=xlabel, ylabel='test accuracy (%)', xticks=sorted(ticks))
+    ax.legend(frameon=False)
     return fig
 
+# %% ../nbs/experiment/09_plots.ipynb #1e84c6fb
+def energy_ticks(
+    low:float, # least energy, µJ
+    high:float # highest energy, µJ
+):             # matplotlib's locator, with three ticks or more in between
+    "Where a logarithmic axis of energies has ticks that one can read."
+    if high>10*low: return LogLocator(subs=(1, 2, 5))
+    if high>3*low: return LogLocator(subs=(1, 1.5, 2, 3, 5, 7))
+    return MaxNLocator(5)
+
+# %% ../nbs/experiment/09_plots.ipynb #c52d97e0
 def plot_costs(
     t:pd.DataFrame, # what `table` gives
     fig=None        # matplotlib figure; a new one if None
 )->plt.Figure:      # the figure drawn on
     "Test accuracy against compute energy; an open circle is an ANN, in the colour of its SNN."
+    check_table(t, 'test (%)', 'low', 'high', 'energy (µJ)')
     if fig is None: fig = plt.figure(figsize=(6, 3.6), layout='constrained')
-    ax,nets = fig.subplots(),[n.removesuffix(' (ANN)') for n in t.index]
-    colour = {n: f'C{i}' for i,n in enumerate(dict.fromkeys(nets))}
-    for n,net in zip(t.index, nets):
-        r = t.loc[[n]]
-        ax.errorbar(r['energy (µJ)'], r['test (%)'], yerr=_whiskers(r), fmt='o', ms=5, capsize=3, lw=1, mfc='white' if n.endswith('(ANN)') else None, color=colour[net], label=n)
-    ax.set(xlabel='compute energy of an image (µJ at 45 nm)', ylabel='test accuracy (%)', xscale='log'); ax.legend(fontsize=7, frameon=False, loc='center left', bbox_to_anchor=(1, .5))
-    low,high = t['energy (µJ)'].agg(['min', 'max'])
-    ticks = LogLocator(subs=(1, 2, 5)) if high>10*low else LogLocator(subs=(1, 1.5, 2, 3, 5, 7)) if high>3*low else MaxNLocator(5) # three or more lie within
+    ax,nets = fig.subplots(),[name.removesuffix(' (ANN)') for name in t.index]
+    colour = {net: f'C{i}' for i,net in enumerate(dict.fromkeys(nets))}
+    style = dict(fmt='o', ms=5, capsize=3, lw=1)
+    for name,net in zip(t.index, nets):
+        r = t.loc[[name]]
+        face = 'white' if name.endswith('(ANN)') else None
+        ax.errorbar(r['energy (µJ)'], r['test (%)'], yerr=whiskers(r), mfc=face, color=colour[net], label=name, **style)
+    ax.set(xlabel='compute energy of an image (µJ at 45 nm)', ylabel='test accuracy (%)', xscale='log')
+    ax.legend(fontsize=7, frameon=False, loc='center left', bbox_to_anchor=(1, .5))
+    ticks = energy_ticks(*t['energy (µJ)'].agg(['min', 'max']))
     ax.xaxis.set(major_locator=ticks, major_formatter='{x:g}', minor_locator=NullLocator())
     return fig
 
@@ -293,6 +442,7 @@ def read_out(
     code:str             # 'poisson', 'direct' or 'latency'
 )->torch.Tensor:         # intensities, shape [...]
     "What a spike train says: its mean over time, or by `latency`, the earlier the brighter."
+    check_choice('code', code, codes)
     if code!='latency': return spikes.mean(0)
     return spikes.any(0)*(1 - spikes.argmax(0)/max(1, len(spikes)-1))
 
@@ -306,12 +456,19 @@ def encode_image(
     seed:int=0           # of Poisson spikes
 )->Encoded:              # what there is to see
     "Encode `image` and read it back, after fewer steps too; raises ValueError for unknown codes and bad images."
-    check_choice('code', code, codes); check_steps(num_steps)
-    with own_stream(seed): s = codes[code](image[0], num_steps)
+    check_choice('code', code, codes)
+    check_steps(num_steps)
+    check_kind('image', image, torch.Tensor, 'Take one: `dataset[0][0]`.')
+    grey = image.ndim==3 and len(image)==1
+    need(grey, f'`image` has shape {list(image.shape)}', 'it must be [1, H, W]', 'Take a grey one.')
+    picture = image[0]
+    with own_stream(seed): spikes = codes[code](picture, num_steps)
     steps = torch.linspace(1, num_steps, min(num_steps, 40)).long()
-    read = [read_out(latency(image[0], t) if code=='latency' else s[:t], code) for t in steps.tolist()]
-    spread = (image*(1-image)).mean() if code=='poisson' else math.nan
-    return Encoded(image[0], s, read[-1], steps, torch.stack([(o-image[0]).square().mean().sqrt() for o in read]), (spread/steps).sqrt())
+    def after(t): return latency(picture, t) if code=='latency' else spikes[:t]
+    read = [read_out(after(t), code) for t in steps.tolist()]
+    error = torch.stack([(o-picture).square().mean().sqrt() for o in read])
+    variance = (picture*(1-picture)).mean() if code=='poisson' else math.nan
+    return Encoded(picture, spikes, read[-1], steps, error, (variance/steps).sqrt())
 
 # %% ../nbs/experiment/09_plots.ipynb #6c8f13da
 def few_ticks(
@@ -321,26 +478,45 @@ def few_ticks(
     for ax in axs:
         for axis in (ax.xaxis, ax.yaxis): axis.set_major_locator(MaxNLocator(4))
 
+# %% ../nbs/experiment/09_plots.ipynb #e7b20f4d
+def draw_pixels(
+    ax,       # matplotlib axes
+    e:Encoded # what `encode_image` gives
+):
+    "Spikes of lit pixels, or their currents in grey, forty of them at most."
+    lit = e.spikes[:, e.image>0]
+    n,s = lit.shape[1],lit[:, sample_rows(lit.shape[1], 40)]
+    if is_spikes(lit): raster(s, ax, size=3, ylabel='lit pixel')
+    else:
+        ax.imshow(s.T.numpy(), cmap='gray_r', aspect='auto', vmin=0, vmax=1)
+        ax.set(xlabel='time step', ylabel='lit pixel')
+    told = f'{int(lit.count_nonzero()):,} spikes' if is_spikes(lit) else 'currents'
+    ax.set_title(f'{told} of {n} pixels' + f' ({s.shape[1]} drawn)'*(s.shape[1]<n), fontsize=10)
+
 # %% ../nbs/experiment/09_plots.ipynb #8f2b60d7
 def plot_encoded(
     e:Encoded, # what `encode_image` gives
     fig=None   # matplotlib figure; a new one if None
 )->plt.Figure: # the figure drawn on
     "Image, spikes of its lit pixels, the image as read, and its error against the number of steps."
+    check_kind('e', e, Encoded, 'Use `encode_image`.')
     if fig is None: fig = plt.figure(figsize=(10, 2.9))
-    axs = fig.subplots(1, 4, width_ratios=(1, 1.7, 1, 1.3), gridspec_kw=dict(left=.02, right=.985, top=.86, bottom=.2, wspace=.3))
-    for ax,x,title in ((axs[0], e.image, 'image'), (axs[2], e.read, f'read after {len(e.spikes)} step' + 's'*(len(e.spikes)>1))):
-        ax.imshow(x.numpy(), cmap='gray', vmin=0, vmax=1); ax.set_title(title, fontsize=10); ax.axis('off')
-    s = e.spikes[:, e.image>0]; total,n = int(s.count_nonzero()),s.shape[1]; s = s[:, sample_rows(n, 40)]
-    told = f'{total:,} spikes' if is_spikes(s) else 'currents'
-    if is_spikes(s): raster(s, axs[1], size=3, ylabel='lit pixel')
-    else: axs[1].imshow(s.T.numpy(), cmap='gray_r', aspect='auto', vmin=0, vmax=1); axs[1].set(xlabel='time step', ylabel='lit pixel')
-    axs[1].set_title(f'{told} of {n} pixels' + f' ({s.shape[1]} drawn)'*(s.shape[1]<n), fontsize=10)
-    axs[3].plot(e.steps, e.error, '.-', lw=1, ms=4, color='black', label='measured')
-    if not e.expected.isnan().any(): axs[3].plot(e.steps, e.expected, color='C1', ls='--', lw=1, label='expected'); axs[3].legend(frameon=False, fontsize=9)
-    axs[3].set(xlabel='time steps', ylim=(0, None)); axs[3].set_title('error (root mean square)', fontsize=10)
-    few_ticks(axs[1], axs[3])
-    for ax in (axs[1], axs[3]): ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    place = dict(left=.02, right=.985, top=.86, bottom=.2, wspace=.3)
+    seen,train,read,error = fig.subplots(1, 4, width_ratios=(1, 1.7, 1, 1.3), gridspec_kw=place)
+    steps = f'{len(e.spikes)} step' + 's'*(len(e.spikes)>1)
+    for ax,x,title in ((seen, e.image, 'image'), (read, e.read, f'read after {steps}')):
+        ax.imshow(x.numpy(), cmap='gray', vmin=0, vmax=1)
+        ax.set_title(title, fontsize=10)
+        ax.axis('off')
+    draw_pixels(train, e)
+    error.plot(e.steps, e.error, '.-', lw=1, ms=4, color='black', label='measured')
+    if not e.expected.isnan().any():
+        error.plot(e.steps, e.expected, color='C1', ls='--', lw=1, label='expected')
+        error.legend(frameon=False, fontsize=9)
+    error.set(xlabel='time steps', ylim=(0, None))
+    error.set_title('error (root mean square)', fontsize=10)
+    few_ticks(train, error)
+    for ax in (train, error): ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return fig
 
 # %% ../nbs/experiment/09_plots.ipynb #b35d8e1f
@@ -363,6 +539,15 @@ def rate_of(
     "Firing rate by the mean interval between spikes."
     return 1000*(len(times)-1)/(times[-1]-times[0]).item() if len(times)>1 else 0.
 
+# %% ../nbs/experiment/09_plots.ipynb #a20d9f74
+def check_current(
+    current # what ought to be a current over time
+):
+    "Raise a ValueError unless `current` is a tensor of shape [T]."
+    mend = 'Use `pulse(time_grid())`.'
+    check_kind('current', current, torch.Tensor, mend)
+    need(current.ndim==1 and len(current)>0, f'`current` has shape {list(current.shape)}', 'it must be [T]', mend)
+
 # %% ../nbs/experiment/09_plots.ipynb #e07a4c92
 def drive_neuron(
     current:torch.Tensor, # µA, shape [T]
@@ -373,16 +558,21 @@ def drive_neuron(
     refractory:float=5.   # rest after a spike, ms
 )->Driven:                # what there is to see
     "Simulate a neuron, and its f-I curve beside the closed form; raises ValueError for values without physical sense."
-    need(0<capacitance<math.inf, f'`capacitance` is {capacitance}', 'it must be positive and finite', 'Give it in µF, such as 5.')
+    check_current(current)
+    check_number('resistance', resistance, '(0, inf)', 'Give it in kΩ, such as 2.')
+    check_number('capacitance', capacitance, '(0, inf)', 'Give it in µF, such as 5.')
+    check_number('threshold', threshold, '(0, inf)', 'Give it in mV, such as 1.')
     neuron = dict(tau=resistance*capacitance, resistance=resistance, threshold=threshold, refractory=refractory)
-    flows = current[current!=0]; mean = flows.mean().item() if len(flows) else 0.
+    flows = current[current!=0]
+    mean = flows.mean().item() if len(flows) else 0.
     high = 1.25*max(abs(mean), 4*threshold/resistance)
-    some = torch.linspace(0, high, 9)[1:]
+    some,grid = torch.linspace(0, high, 9)[1:],torch.linspace(0, high, 300)
     every = simulate(torch.cat([current[:, None], some.expand(len(current), -1)], 1), dt, **neuron)
     trace = Trace(every.time, every.potential[:, 0], every.spike_times[0])
-    grid = torch.linspace(0, high, 300)
-    return Driven(current, trace, threshold, mean, rate_of(trace.spike_times), fi_curve(torch.tensor(mean), **neuron).item(),
-                  grid, fi_curve(grid, **neuron), some, torch.tensor([rate_of(o) for o in every.spike_times[1:]]))
+    closed = fi_curve(torch.tensor(mean), **neuron).item()
+    seen = torch.tensor([rate_of(o) for o in every.spike_times[1:]])
+    rate,curve = rate_of(trace.spike_times),fi_curve(grid, **neuron)
+    return Driven(current, trace, threshold, mean, rate, closed, grid, curve, some, seen)
 
 # %% ../nbs/experiment/09_plots.ipynb #f18e5d03
 def plot_driven(
@@ -390,15 +580,20 @@ def plot_driven(
     fig=None  # matplotlib figure; a new one if None
 )->plt.Figure: # the figure drawn on
     "Current, membrane and spikes, and where on its f-I curve the neuron is."
+    check_kind('d', d, Driven, 'Use `drive_neuron`.')
     if fig is None: fig = plt.figure(figsize=(10, 3.4))
-    grid = fig.add_gridspec(2, 2, width_ratios=(1.7, 1), height_ratios=(1, 2), left=.065, right=.985, top=.91, bottom=.14, wspace=.2, hspace=.12)
+    place = dict(left=.065, right=.985, top=.91, bottom=.14, wspace=.2, hspace=.12)
+    grid = fig.add_gridspec(2, 2, width_ratios=(1.7, 1), height_ratios=(1, 2), **place)
     top = fig.add_subplot(grid[0, 0])
     plot_trace(d.current, d.trace, d.threshold, [top, fig.add_subplot(grid[1, 0], sharex=top)])
-    top.tick_params(labelbottom=False); top.set_title(f'{len(d.trace.spike_times)} spikes', fontsize=10)
+    top.tick_params(labelbottom=False)
+    top.set_title(f'{len(d.trace.spike_times)} spikes', fontsize=10)
     ax = fig.add_subplot(grid[:, 1])
-    ax.plot(d.grid, d.curve, lw=1, color='C0', label='closed form'); ax.plot(d.some, d.seen, '.', color='.5', label='simulated')
+    ax.plot(d.grid, d.curve, lw=1, color='C0', label='closed form')
+    ax.plot(d.some, d.seen, '.', color='.5', label='simulated')
     ax.plot(d.mean, d.rate, 'o', ms=9, color='C3', clip_on=False, label='this neuron')
-    ax.set(xlabel='mean current (µA)', ylabel='firing rate (Hz)', ylim=(0, None)); ax.legend(frameon=False, fontsize=9, loc='lower right') # where no f-I curve passes
+    ax.set(xlabel='mean current (µA)', ylabel='firing rate (Hz)', ylim=(0, None))
+    ax.legend(frameon=False, fontsize=9, loc='lower right') # where no f-I curve passes
     few_ticks(*fig.axes)
     return fig
 
@@ -437,18 +632,22 @@ def teach_neuron(
     inputs:int=8        # number of inputs K
 )->Taught:              # what there is to see
     "One neuron under spike-BP and under `rule`; raises ValueError for options that are no neuron's."
-    need(0<=target<=1, f'`target` is {target}', 'a firing rate lies in [0, 1]', 'Choose one that the inputs can bring about.')
-    g,neuron = seeded('teach', seed),dict(leak=leak, threshold=threshold)
-    s_in = poisson(torch.full((inputs,), rate), num_steps, g); w = .2 + .6*torch.rand(inputs, generator=g)
+    check_number('target', target, '[0, 1]', 'Choose a firing rate that the inputs can bring about.')
+    check_number('rate', rate, '[0, 1]', 'Give it in spikes per step.')
+    inputs = check_whole('inputs', inputs, 1)
+    neuron,generator = dict(leak=leak, threshold=threshold),seeded('teach', seed)
+    spikes_in = poisson(torch.full((inputs,), float(rate)), num_steps, generator)
+    w = .2 + .6*torch.rand(inputs, generator=generator)
     steps,currents,directions,errors = torch.linspace(0, 2, 81),{},{},{}
     for o in ('spike_bp', rule):
-        x = (s_in@w).requires_grad_()
-        error = rate_error(x, target, grad=o, **neuron); error.backward()
-        dw = s_in.T@x.grad
+        x = (spikes_in@w).requires_grad_()
+        error = rate_error(x, target, grad=o, **neuron)
+        error.backward()
+        dw = spikes_in.T@x.grad
         currents[o],directions[o] = x.grad,dw/dw.norm().clamp(min=1e-12)
-        errors[o] = rate_error(s_in@(w[:, None]-directions[o][:, None]*steps), target, **neuron)
+        errors[o] = rate_error(spikes_in@(w[:, None]-directions[o][:, None]*steps), target, **neuron)
     u,s = membrane(x, **neuron)
-    return Taught(s_in, w, u, s, threshold, target, error.item(), currents, directions, steps, errors)
+    return Taught(spikes_in, w, u, s, threshold, target, error.item(), currents, directions, steps, errors)
 
 # %% ../nbs/experiment/09_plots.ipynb #ba4e1d57
 def error_after(
@@ -457,7 +656,60 @@ def error_after(
     step:float # length of the step, up to the largest of `n.steps`
 )->float:      # the error
     "The error after a step against the gradient of `rule`."
+    check_choice('rule', rule, n.errors)
     return n.errors[rule][(n.steps-step).abs().argmin()].item()
+
+# %% ../nbs/experiment/09_plots.ipynb #b96c1d50
+def draw_time(
+    axs,        # three matplotlib axes
+    n:Taught,   # what `teach_neuron` gives
+    styles:dict # rule: how its lines look
+):
+    "Inputs, membrane and gradients over time, the windows of spike-BP shaded."
+    inputs,potential,gradients = axs
+    raster(n.inputs, inputs, size=7, ylabel='input')
+    inputs.set_title('inputs', fontsize=10)
+    draw_membrane(potential, n.potential, n.spikes, n.threshold, '')
+    potential.set_ylabel('membrane')
+    potential.set_title(f'{int(n.spikes.sum())} spikes, rate {n.spikes.mean():.2f}, wanted {n.target:.2f}', fontsize=10)
+    ends = n.spikes.nonzero()[:, 0].tolist()
+    windows = [(a+.5, b-a) for a,b in zip([-1, *ends], ends)]
+    for ax in axs:
+        for i in (0, 1):
+            ax.broken_barh(windows[i::2], (0, 1), transform=ax.get_xaxis_transform(), color=f'C{i}', alpha=.12, lw=0)
+        ax.set_xlim(-.5, len(n.inputs)-.5)
+    for rule,style in styles.items():
+        g = n.currents[rule]
+        gradients.plot(g/g.abs().max().clamp(min=1e-12), drawstyle='steps-mid', label=rule, **style)
+    gradients.axhline(0, color='.7', lw=.5)
+    gradients.set(xlabel='time step', ylabel='share of largest', ylim=(-1.15, 1.15))
+    gradients.set_title('gradient of the current', fontsize=10)
+
+# %% ../nbs/experiment/09_plots.ipynb #3b08e5d2
+def draw_weights(
+    ax,         # matplotlib axes
+    n:Taught,   # what `teach_neuron` gives
+    styles:dict # rule: how its lines look
+):
+    "Gradients of the weights as bars, the rules side by side."
+    for i,(rule,style) in enumerate(styles.items()):
+        ax.bar(np.arange(len(n.weights))+.4*i-.2, n.directions[rule].numpy(), .38, color=style['color'], label=rule)
+    ax.axhline(0, color='.7', lw=.5)
+    ax.legend(frameon=False, fontsize=9)
+    ax.set_title("gradient of each input's weight", fontsize=10)
+
+def draw_errors(
+    ax,         # matplotlib axes
+    n:Taught,   # what `teach_neuron` gives
+    styles:dict,# rule: how its lines look
+    step:float  # length of the step that is marked
+):
+    "The error after steps against the gradients."
+    for rule,style in styles.items():
+        ax.plot(n.steps, n.errors[rule], **style)
+        ax.plot(step, error_after(n, rule, step), 'o', color=style['color'], clip_on=False)
+    ax.set(xlabel='length of a step against the gradient', ylim=(0, None))
+    ax.set_title('error after such a step', fontsize=10)
 
 # %% ../nbs/experiment/09_plots.ipynb #0b2f6e14
 def plot_taught(
@@ -465,28 +717,21 @@ def plot_taught(
     step:float=.5, # length of the step that is marked
     fig=None       # matplotlib figure; a new one if None
 )->plt.Figure:     # the figure drawn on
-    "Inputs, membrane and gradients over time, the windows of spike-BP shaded; gradients of the weights; and what a step does to the error."
+    "Inputs, membrane and gradients over time, windows of spike-BP shaded; gradients of the weights; what a step does."
+    check_kind('n', n, Taught, 'Use `teach_neuron`.')
     if fig is None: fig = plt.figure(figsize=(10, 5))
     place = dict(top=.94, bottom=.1, hspace=.45)
-    axs = fig.subplots(3, 1, gridspec_kw=place | dict(left=.075, right=.6))
-    raster(n.inputs, axs[0], size=7, ylabel='input'); axs[0].set_title('inputs', fontsize=10)
-    draw_membrane(axs[1], n.potential, n.spikes, n.threshold, ''); axs[1].set_ylabel('membrane'); axs[1].set_title(f'{int(n.spikes.sum())} spikes, rate {n.spikes.mean():.2f}, wanted {n.target:.2f}', fontsize=10)
-    ends = n.spikes.nonzero()[:, 0].tolist(); windows = [(a+.5, b-a) for a,b in zip([-1, *ends], ends)]
-    for ax in axs:
-        for i in (0, 1): ax.broken_barh(windows[i::2], (0, 1), transform=ax.get_xaxis_transform(), color=f'C{i}', alpha=.12, lw=0)
-        ax.set_xlim(-.5, len(n.inputs)-.5)
-    styles = dict(zip(n.currents, (dict(color='black', lw=1.6), dict(color='C3', lw=1, ls='--')))) # of one rule only, if both are the same
-    for o,st in styles.items(): axs[2].plot(n.currents[o]/n.currents[o].abs().max().clamp(min=1e-12), drawstyle='steps-mid', label=o, **st)
-    axs[2].axhline(0, color='.7', lw=.5); axs[2].set(xlabel='time step', ylabel='share of largest', ylim=(-1.15, 1.15)); axs[2].set_title('gradient of the current', fontsize=10)
+    over_time = fig.subplots(3, 1, gridspec_kw=place | dict(left=.075, right=.6))
     bars,loss = fig.subplots(2, 1, gridspec_kw=place | dict(left=.69, right=.985))
-    for i,(o,st) in enumerate(styles.items()):
-        bars.bar(np.arange(len(n.weights))+.4*i-.2, n.directions[o].numpy(), .38, color=st['color'], label=o)
-        loss.plot(n.steps, n.errors[o], **st); loss.plot(step, error_after(n, o, step), 'o', color=st['color'], clip_on=False)
-    bars.axhline(0, color='.7', lw=.5); bars.legend(frameon=False, fontsize=9); bars.set_title("gradient of each input's weight", fontsize=10)
-    loss.set(xlabel='length of a step against the gradient', ylim=(0, None)); loss.set_title('error after such a step', fontsize=10)
-    few_ticks(*axs, bars, loss); bars.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    for ax in axs[:2]: ax.set(xticks=[], xlabel='')
-    axs[0].set_yticks([])
+    looks = dict(color='black', lw=1.6),dict(color='C3', lw=1, ls='--')
+    styles = dict(zip(n.currents, looks)) # of one rule only, if both are the same
+    draw_time(over_time, n, styles)
+    draw_weights(bars, n, styles)
+    draw_errors(loss, n, styles, step)
+    few_ticks(*over_time, bars, loss)
+    bars.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    for ax in over_time[:2]: ax.set(xticks=[], xlabel='')
+    over_time[0].set_yticks([])
     return fig
 
 # %% ../nbs/experiment/09_plots.ipynb #c09d7a35
@@ -524,15 +769,21 @@ def see_image(
     seed:int=0          # of the encoder's spikes
 )->Seen:                # what there is to see
     "Spikes, scores and operations for one image; raises ValueError for a model without readout."
-    heard,x = {},one_image(model, image)
-    with watch(model, lambda n,m,x,y: heard.__setitem__(m, (n, x if isinstance(m, Integrator) else y)), (LIF, Encoder, Integrator)): ops = synaptic_ops(model, x, seed=seed)
-    need(heard and isinstance(list(heard)[-1], Integrator), '`model` has no readout', 'its last layer must be an `Integrator`', 'Give the SNN, not its twin.')
-    *layers,(readout,(_,current)) = heard.items()
-    scores = score_course(dense(current)[:, 0], readout.leak).cpu()
-    leads = [leader(o) for o in scores]; wrong = [t for t,o in enumerate(leads) if o!=leads[-1]]
-    with undisturbed(twin): twin_answer = leader(twin(one_image(twin, image))[0])
-    return Seen(image.mean(0).cpu(), {n: dense(y)[:, 0].flatten(1).cpu() for _,(n,y) in layers}, scores, leads[-1], wrong[-1]+2 if wrong else 1,
-                twin_answer, ops, synaptic_ops(twin, one_image(twin, image)))
+    x,y = one_image(model, image),one_image(twin, image)
+    heard = {}
+    def hear(name, layer, x, y): heard[name] = layer,dense(x if isinstance(layer, Integrator) else y)[:, 0].cpu()
+    with watch(model, hear, (Neuron, Encoder, Integrator)): ops = synaptic_ops(model, x, seed=seed)
+    layers = [o for o,_ in heard.values()]
+    found = layers and isinstance(layers[-1], Integrator)
+    need(found, '`model` has no readout', 'its last layer must be an `Integrator`', 'Give the SNN, not its twin.')
+    readout,current = heard.popitem()[1]
+    scores = score_course(current, readout.leak)
+    leads = [leader(o) for o in scores]
+    wrong = [t for t,o in enumerate(leads) if o!=leads[-1]]
+    settled = wrong[-1]+2 if wrong else 1
+    trains = {name: s.flatten(1) for name,(_,s) in heard.items()}
+    with undisturbed(twin): twin_answer = leader(twin(y)[0])
+    return Seen(image.mean(0).cpu(), trains, scores, leads[-1], settled, twin_answer, ops, synaptic_ops(twin, y))
 
 # %% ../nbs/experiment/09_plots.ipynb #6b7fd201
 def plot_bands(
@@ -543,12 +794,31 @@ def plot_bands(
     "Rasters of several layers, one above the other."
     names = []
     for k,(name,s) in enumerate(trains.items()):
-        fire = s.any(0).nonzero()[:, 0]; i = fire[sample_rows(len(fire), rows)]
-        t,n = torch.where(s[:, i]!=0)
-        ax.plot(t, 1.15*k+n/max(1, len(i)-1), '|', ms=3, mew=1, color=f'C{k}' if is_spikes(s) else '.6')
+        fire = s.any(0).nonzero()[:, 0]
+        drawn = fire[sample_rows(len(fire), rows)]
+        t,n = torch.where(s[:, drawn]!=0)
+        ax.plot(t, 1.15*k+n/max(1, len(drawn)-1), '|', ms=3, mew=1, color=f'C{k}' if is_spikes(s) else '.6')
         names.append(f'{name}\n{s.abs().mean():.3f}')
     ax.set_yticks([1.15*k+.5 for k in range(len(names))], names, fontsize=8)
     ax.set(xlim=(-.5, len(s)-.5), ylim=(1.15*len(names)-.1, -.1), xlabel='time step')
+
+# %% ../nbs/experiment/09_plots.ipynb #64fd1a8e
+def draw_scores(
+    ax,        # matplotlib axes
+    n:Seen,    # what `see_image` gives
+    names:dict # of the classes, by their number
+):
+    "The scores of all classes over time, the best three in colour."
+    total = len(n.scores)
+    steps = torch.arange(1, total+1)
+    ax.plot(steps, n.scores, lw=1, color='.8')
+    ax.set(xlabel='time step', ylabel='score', xlim=(0, total))
+    if n.answer is None: return ax.set_title(f'{names[None]} leads', fontsize=10)
+    for i,k in enumerate(n.scores[-1].argsort(descending=True)[:3].tolist()):
+        ax.plot(steps, n.scores[:, k], lw=2.5-.7*i, color=f'C{k%10}', label=names[k])
+    ax.legend(frameon=False, fontsize=9, loc='upper left', title='best three')
+    ax.axvline(n.settled, color='.6', ls='--', lw=.8)
+    ax.set_title(f'{names[n.answer]} leads from step {n.settled} on', fontsize=10)
 
 # %% ../nbs/experiment/09_plots.ipynb #7c80e312
 def plot_seen(
@@ -557,20 +827,19 @@ def plot_seen(
     fig=None      # matplotlib figure; a new one if None
 )->plt.Figure:    # the figure drawn on
     "The image, the spikes of all layers, and the scores over time."
+    check_kind('n', n, Seen, 'Use `see_image`.')
     if fig is None: fig = plt.figure(figsize=(10, 4.2))
-    axs = fig.subplots(1, 3, width_ratios=(.8, 1.7, 1.5), gridspec_kw=dict(left=.02, right=.985, top=.92, bottom=.12, wspace=.3))
+    place = dict(left=.02, right=.985, top=.92, bottom=.12, wspace=.3)
+    picture,bands,scores = fig.subplots(1, 3, width_ratios=(.8, 1.7, 1.5), gridspec_kw=place)
     names = dict(enumerate(classes or map(str, range(n.scores.shape[1])))) | {None: 'none'}
-    axs[0].imshow(n.image.numpy(), cmap='gray', vmin=min(0, n.image.min()), vmax=1); axs[0].axis('off')
-    axs[0].set_title(f'SNN: {names[n.answer]}    twin: {names[n.twin_answer]}', fontsize=11)
-    plot_bands(n.trains, axs[1]); axs[1].set_title('spikes (rate of each layer beside it)', fontsize=10)
-    T = len(n.scores); steps = torch.arange(1, T+1)
-    axs[2].plot(steps, n.scores, lw=1, color='.8')
-    best = n.scores[-1].argsort(descending=True)[:3].tolist() if n.answer is not None else []
-    for i,k in enumerate(best): axs[2].plot(steps, n.scores[:, k], lw=2.5-.7*i, color=f'C{k%10}', label=names[k])
-    if best: axs[2].legend(frameon=False, fontsize=9, loc='upper left', title='best three'); axs[2].axvline(n.settled, color='.6', ls='--', lw=.8)
-    axs[2].set(xlabel='time step', ylabel='score', xlim=(0, T))
-    axs[2].set_title(f'{names[n.answer]} leads' + f' from step {n.settled} on'*bool(best), fontsize=10)
-    few_ticks(axs[2]); axs[1].xaxis.set_major_locator(MaxNLocator(4))
+    picture.imshow(n.image.numpy(), cmap='gray', vmin=min(0, n.image.min()), vmax=1)
+    picture.axis('off')
+    picture.set_title(f'SNN: {names[n.answer]}    twin: {names[n.twin_answer]}', fontsize=11)
+    plot_bands(n.trains, bands)
+    bands.set_title('spikes (rate of each layer beside it)', fontsize=10)
+    draw_scores(scores, n, names)
+    few_ticks(scores)
+    bands.xaxis.set_major_locator(MaxNLocator(4))
     return fig
 
 # %% ../nbs/experiment/09_plots.ipynb #3a0c56f9
@@ -578,7 +847,10 @@ def spent(
     n:Seen         # what `see_image` gives
 )->pd.DataFrame:   # rows SNN and twin: spikes, operations, kind of operation, energy (µJ)
     "Spikes, synaptic operations and compute energy for one image, beside the twin's."
-    rows = {}
-    for name,ops,spikes in (('SNN', n.ops, sum(int(s.count_nonzero()) for s in n.trains.values() if is_spikes(s))), ('twin', n.twin_ops, 0)):
-        rows[name] = dict(spikes=spikes, operations=round(ops.effective.sum()), kind=' and '.join(sorted(set(ops.operation))), energy=energy(ops).sum())
-    return pd.DataFrame.from_dict(rows, orient='index').rename(columns=dict(energy='energy (µJ)'))
+    check_kind('n', n, Seen, 'Use `see_image`.')
+    def cost(ops, spikes):
+        kind = ' and '.join(sorted(set(ops.operation)))
+        count = round(ops.effective.sum())
+        return {'spikes': spikes, 'operations': count, 'kind': kind, 'energy (µJ)': energy(ops).sum()}
+    spikes = sum(int(s.count_nonzero()) for s in n.trains.values() if is_spikes(s))
+    return pd.DataFrame.from_dict(dict(SNN=cost(n.ops, spikes), twin=cost(n.twin_ops, 0)), orient='index')
