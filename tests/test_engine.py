@@ -12,10 +12,10 @@ from torch import nn
 from torch.autograd import Function
 from torch.nn.parallel import DistributedDataParallel
 from snnkit import encoding, layers
-from snnkit.engine import events, roads as engine
+from snnkit.engine import events, memory, roads, synapses, trains
 from snnkit.core import seeded
 from snnkit.encoding import Direct, poisson
-from snnkit.engine.roads import Current, Lazy, Train, to_train
+from snnkit.engine.trains import Current, Lazy, Train, to_train
 from snnkit.layers import IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, Poisson, make_norm, norms, spike_trains
 from snnkit.layers import dense, mode, use
 from snnkit.models import lee_init, lenet, vgg9
@@ -394,12 +394,12 @@ def test_coins_for_what_is_not_sparse():
         with use('numba'), expect_fail(ValueError): Poisson(4)(bad)
 
 def test_memory_is_used_again_and_never_twice():
-    engine.free()
-    a = engine.fresh(300, 1000); a[:] = 1; at = a.ctypes.data
-    b = engine.fresh(300, 1000); assert b.ctypes.data!=at
-    view = a[5:]; del a; c = engine.fresh(300, 1000); assert c.ctypes.data not in (at, b.ctypes.data) # a view keeps it
-    del view; assert engine.fresh(300, 1000).ctypes.data==at
-    engine.free(); assert not engine._spare and not engine._kept
+    memory.free()
+    a = memory.fresh(300, 1000); a[:] = 1; at = a.ctypes.data
+    b = memory.fresh(300, 1000); assert b.ctypes.data!=at
+    view = a[5:]; del a; c = memory.fresh(300, 1000); assert c.ctypes.data not in (at, b.ctypes.data) # a view keeps it
+    del view; assert memory.fresh(300, 1000).ctypes.data==at
+    memory.free(); assert not memory._spare
 
 def test_choice_is_measured_in_inference_mode(notes_home):
     net,x = lenet(num_steps=20),torch.rand(8, 1, 28, 28)
@@ -446,7 +446,7 @@ def test_neurons_read_through_a_norm(name, channels, learns):
             with use(mode):
                 y = net(v); seen = dense(y)
                 (seen*torch.linspace(-1, 1, y.numel()).view(y.shape)).sum().backward()
-            assert isinstance(y, engine.Train)==(mode=='numba')
+            assert isinstance(y, Train)==(mode=='numba')
             found.append([seen.detach(), v.grad, *[p.grad for p in net.parameters()], *[o.float() for o in net.buffers()]])
         for a,b in zip(*found): assert_close(a, b, 3e-5)
 

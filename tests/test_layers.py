@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import nn
 from snnkit.core import seeded
 from snnkit.encoding import poisson
-from snnkit.engine.roads import Current, Train, to_train
+from snnkit.engine.trains import Current, Train, to_train
 from snnkit.layers import dense, use
 from snnkit.layers import (LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, OverTime, Poisson, Residual, ScaledBatchNorm2d,
                            StepBatchNorm2d, Subsample, ThresholdBatchNorm2d, fold, make_norm, merged, norms, spike_trains, watch)
