@@ -20,7 +20,8 @@ from ..core import need
 from ..encoding import tosses
 from .memory import aligned, fresh, free, kernels, scratch, share
 from .synapses import After, Line, Synapse, run, run_pool, scan, surrogate_scan, with_dense_grad
-from .trains import Current, Lazy, Train, as_spikes, as_values, lazy, new_words, to_train, train
+from .trains import (Current, Lazy, Train, as_spikes, as_values, chained, lazy, new_words, to_train,
+                                   train)
 from ..layers import LIF, Dropout, Norm, Poisson, dense, has, mode
 from ..spikebp import check_neuron
 
@@ -176,15 +177,16 @@ def _behind(x, cell, refractory): # the spikes of neurons at a current of any ki
     if isinstance(x, Current) and not refractory:
         if syn := x.synapse:
             after = After(cell)
-            return train(x.shape, (syn.values, syn.weight), lambda: run(syn, after), synapse=syn, cell=cell)
-        if x.pool: return train(x.shape, x.sources, lambda: _pooled(x.train, x.pool, cell))
+            sources,recipe = (syn.values, syn.weight),lambda: chained(lambda: run(syn, after), x)
+            return train(x.shape, sources, recipe, synapse=syn, cell=cell, current=x)
+        if x.pool: return train(x.shape, x.sources, lambda: chained(lambda: _pooled(x.train, x.pool, cell), x))
     line = x.line if isinstance(x, Current) else None
     if line: line.check()
-    found,v = scan(line.of, cell, line) if line else scan(dense(x), cell)
+    found,v = chained(lambda: scan(line.of, cell, line), x) if line else scan(dense(x), cell)
     return train(x.shape, (v,), lambda: (found, v))
 
 def _pooled(s, pool, cell): # neurons behind a pool, together with the synapse before it if that is still pending
-    if s.pending and s.synapse: return run(s.synapse, After(s.cell, pool, cell))
+    if s.pending and s.synapse: return chained(lambda: run(s.synapse, After(s.cell, pool, cell)), s, s.current)
     return run_pool(s, pool, cell)
 
 # %% ../../nbs/machine_room/16d_roads.ipynb #ede8e448
