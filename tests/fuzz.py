@@ -113,7 +113,8 @@ features = dict(
     look='a look in the middle', hooks='hooks that look on', backward_hooks='hooks of modules on the way back',
     frozen='frozen weights', retain='backward twice', again='two calls before backward', owed='a gradient of the input',
     surrogates='surrogate gradients', refractory='rest after a spike', threads='two threads',
-    cramped='limits drawn small', large='now and then a large layer', times='spikes that are not 1', nothing='trains without or full of spikes')
+    cramped='limits drawn small', large='now and then a large layer', times='spikes that are not 1',
+    nothing='trains without or full of spikes')
 
 # Channels by the type of their words. Each new number of lanes has kernels to compile: fewer of them for the tests
 widths = dict(u8=(1, 2, 3, 7, 8), u16=(9, 12, 16), u32=(17, 20, 31, 32), u64=(33, 40, 50, 63, 64, 65, 96, 128, 130))
@@ -153,8 +154,8 @@ def neuron(d):
     return LIF(float(np.float32(leak)), 1., reset, refractory, grad)
 
 def many(d):
-    """Is there more than one image and step? Of a single one torch 2.13's norm has wrong gradients, if the strides of its
-    current and of its gradient differ where they mean nothing."""
+    """Is there more than one image and step? Of a single one torch 2.13's norm has wrong gradients, if the strides of
+    its current and of its gradient differ where they mean nothing."""
     return d.T*d.B>1 or d.may('lone_norm', 1.)
 
 def norm(d, C):
@@ -670,7 +671,8 @@ def summary(found, seconds):
     n = Counter(o.status for o in found.values())
     cancelled = sum(o.cancelled for o in found.values())
     return (f'{len(found)} networks in {seconds:.0f} s: {n["same"]+n["tie"]} counted (all layers spike), '
-            f'{n["silent"]} silent, {n["refused"]} refused by torch too; {n["mismatch"]} mismatches, {n["tie"]} near ties rounded otherwise, '
+            f'{n["silent"]} silent, {n["refused"]} refused by torch too; {n["mismatch"]} mismatches, '
+            f'{n["tie"]} near ties rounded otherwise, '
             f'{cancelled} numbers that cancel, {n["crash"]} crashes')
 
 def describe(seed, number, verdict, args):

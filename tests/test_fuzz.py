@@ -66,9 +66,11 @@ def test_a_lost_gradient_is_found(monkeypatch):
     monkeypatch.setitem(engine._ways, nn.Conv2d, wrong)
     assert 'gradient' in fuzz.check(stack()).what
 
-@pytest.mark.parametrize('weights,factor,status', [((.3, .1), 1, 'same'), ((.3, .1), 1-2e-7, 'tie'), ((.31, .1), .9, 'mismatch')])
+ties = ((.3, .1), 1, 'same'),((.3, .1), 1-2e-7, 'tie'),((.31, .1), .9, 'mismatch')
+
+@pytest.mark.parametrize('weights,factor,status', ties)
 def test_a_tie_is_called_a_tie(weights, factor, status, monkeypatch):
-    "Currents that land on the threshold itself, and an engine whose threshold is off by rounding; or one that is off by more"
+    "Currents that land on the threshold itself, and an engine whose threshold is off by rounding; or by more"
     right = engine.neuron
     def wrong(x, leak, threshold, *rest):
         return right(x, leak, threshold if engine._mode=='torch' else threshold*factor, *rest)
