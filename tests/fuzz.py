@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from snnkit.encoding import Direct, seeded
+from snnkit.core import seeded
+from snnkit.encoding import Direct
 from snnkit.engine import dense, to_train, use
 from snnkit.layers import (IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, Poisson,
                            Residual, ScaledBatchNorm2d, StepBatchNorm2d, Subsample, ThresholdBatchNorm2d)
@@ -450,18 +451,19 @@ class Found:
 
 @contextmanager
 def setting(**values):
-    "Within this context attributes of the engine have these values."
-    from snnkit import engine
-    old = {k: getattr(engine, k) for k in values if hasattr(engine, k)}
+    "Within this context the engine's `roads` and `synapses` have these values."
+    from snnkit.engine import roads, synapses
+    places = {k: roads if hasattr(roads, k) else synapses for k in values}
+    old = {k: getattr(m, k) for k,m in places.items()}
     try:
-        for k in old: setattr(engine, k, values[k])
+        for k,m in places.items(): setattr(m, k, values[k])
         yield
     finally:
-        for k,v in old.items(): setattr(engine, k, v)
+        for k,m in places.items(): setattr(m, k, old[k])
 
 @contextmanager
 def road(mode, case):
-    "Compute by `mode`; 'mixed' is the default mode, with a coin for each layer in place of measured costs."
+    "Compute by `mode`; 'mixed' is the default mode, with a coin for each layer in place of its rate."
     with ExitStack() as stack:
         stack.enter_context(use('auto' if mode=='mixed' else mode))
         stack.enter_context(setting(**case.limits))

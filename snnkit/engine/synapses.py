@@ -540,7 +540,8 @@ class _Normed(Function):
         line,_ = ctx.line,ctx.saved_tensors
         d = fresh(*line.x.shape)
         d[:] = planes(g)
-        dx = torch.from_numpy(d*line.x).sum(2)
-        sums = torch.stack([torch.from_numpy(d).sum(2), dx]).numpy()
-        params = line.back(d, sums)
+        mean = torch.from_numpy(line.mean).float()[:, None, None]
+        t,centred = torch.from_numpy(d),torch.from_numpy(line.x)-mean # precise where all x are alike
+        total,dx = (o.sum(2, dtype=torch.float64).numpy() for o in (t, centred.mul_(t)))
+        params = line.back(d, np.stack([total, dx + line.mean[:, None]*total]))
         return unplanes(d, g.shape),*params,None
