@@ -36,9 +36,8 @@ def _plane(w): # weights as [O, F] without copying, and the order of F
 
 def _like(w): # memory for the gradient of a weight, laid out so that `_plane` need not copy it
     d = torch.from_numpy(fresh(w.numel()))
-    if _plane(w)[1]=='cyx': return d.view(w.shape)
-    O,C,H,W = w.shape
-    return d.view(O, H, W, C).permute(0, 3, 1, 2)
+    as_it_is = w.is_contiguous() or _plane(w)[1]=='yxc'
+    return d.as_strided(w.shape, torch.empty_like(w, device='meta').stride()) if as_it_is else d.view(w.shape)
 
 # %% ../../nbs/machine_room/16c_synapses.ipynb #5c8af689
 class Synapse:
