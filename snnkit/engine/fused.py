@@ -163,7 +163,7 @@ def fused_lif(
     refractory:int=0,    # steps of rest after a spike
     grad='spike_bp'      # 'spike_bp', 'straight_through', a surrogate's name, or a function of `u - threshold`
 )->torch.Tensor:         # spike train in {0, 1}, shape [T, ...], of the dtype of `x`
-    "`lif` (Lee et al. 2020) as one Triton kernel each way; raises ValueError for options of no neuron and for CPU tensors."
+    "`lif` (Lee et al. 2020) as one Triton kernel each way; raises ValueError for odd options and CPU tensors."
     check_neuron(leak, threshold, reset, refractory, grad)
     _check_currents(x)
     return _Fused.apply(x, leak, threshold, reset, refractory, grad)
