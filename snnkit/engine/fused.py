@@ -17,6 +17,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from ..core import need
+from .roads import neuron_options, unchanged
 from ..spikebp import check_neuron
 from ..layers import LIF, dense
 
@@ -37,15 +38,18 @@ def _slope(v, NAME:tl.constexpr):
 # %% ../../nbs/machine_room/17_fused.ipynb #ab070331
 @triton.jit
 def _forward(
-    x,spikes,bits,scale,slope,  # [T, N] currents and spikes, [T/32, N] words, [N] NG/threshold, [T, N] slopes; the last three may be None
+    x,spikes,         # [T, N] currents and spikes
+    bits,scale,slope, # [T/32, N] words, [N] NG/threshold, [T, N] slopes, each of which may be None
     T,N:tl.int64,               # steps, neurons
     leak:tl.float64,threshold:tl.float64,log_leak:tl.float64, # the neuron, in full precision
     REST:tl.constexpr,SUBTRACT:tl.constexpr,NAME:tl.constexpr, # refractory steps, which reset, which surrogate
     ACC:tl.constexpr,BLOCK:tl.constexpr # the membrane's dtype, neurons a program
 ):
     i = tl.program_id(0).to(tl.int64)*BLOCK + tl.arange(0, BLOCK)
-    ok,l,th = i<N,tl.full([BLOCK], leak, ACC),tl.full([BLOCK], threshold, ACC)
-    m,trace,count = tl.full([BLOCK], 0, ACC),tl.full([BLOCK], 0, ACC),tl.full([BLOCK], 0, ACC)
+    ok = i<N
+    l,th = tl.full([BLOCK], leak, ACC),tl.full([BLOCK], threshold, ACC)
+    m = tl.full([BLOCK], 0, ACC)
+    trace,count = tl.full([BLOCK], 0, ACC),tl.full([BLOCK], 0, ACC)
     rest = tl.full([BLOCK], 0, tl.int32)
     for w in range((T+31)//32):
         word = tl.full([BLOCK], 0, tl.int32)
@@ -60,28 +64,35 @@ def _forward(
             rest = tl.where(s, REST, rest-1)
             m = l*tl.where(s, m-th if SUBTRACT else 0., m)
         if bits is not None: tl.store(bits + w*N + i, word, ok)
-    if scale is not None: tl.store(scale + i, (1 + tl.full([BLOCK], log_leak, ACC)*trace/tl.maximum(count, 1))/th, ok)
+    if scale is not None:
+        correction = 1 + tl.full([BLOCK], log_leak, ACC)*trace/tl.maximum(count, 1)
+        tl.store(scale + i, correction/th, ok)
 
 # %% ../../nbs/machine_room/17_fused.ipynb #3aa0a1e0
 _options = dict(num_warps=4, enable_fp_fusion=False)
 
 def _launch(kernel, x, *args):
-    N,acc = x[0].numel(),tl.float64 if x.dtype==torch.float64 else tl.float32
+    N = x[0].numel()
+    acc = tl.float64 if x.dtype==torch.float64 else tl.float32
     BLOCK = 512 if N>=2**17 else 128
     with torch.cuda.device_of(x): kernel[triton.cdiv(N, BLOCK),](x, *args, ACC=acc, BLOCK=BLOCK, **_options)
 
 # %% ../../nbs/machine_room/17_fused.ipynb #7ee33d62
 @triton.jit
-def _bit(bits, t, N, i, ok): return (tl.load(bits + (t>>5)*N + i, ok & (t>=0), 0) >> (t & 31)) & 1 != 0
+def _bit(bits, t, N, i, ok):
+    word = tl.load(bits + (t>>5)*N + i, ok & (t>=0), 0)
+    return (word >> (t & 31)) & 1 != 0
 
 @triton.jit
 def _backward(
-    g,bits,scale,slope,dx,      # [T, N] gradient of the spikes, what the forward pass kept, [T, N] gradient of the currents
+    g,bits,scale,slope,dx,        # gradient of the spikes, what the forward pass kept, gradient of the currents
     T,N:tl.int64,leak:tl.float64, # as forward
     REST:tl.constexpr,SUBTRACT:tl.constexpr,ACC:tl.constexpr,BLOCK:tl.constexpr # as forward
 ):
     i = tl.program_id(0).to(tl.int64)*BLOCK + tl.arange(0, BLOCK)
-    ok,l,G,rest = i<N,tl.full([BLOCK], leak, ACC),tl.full([BLOCK], 0, ACC),tl.full([BLOCK], 0, tl.int32)
+    ok = i<N
+    l,G = tl.full([BLOCK], leak, ACC),tl.full([BLOCK], 0, ACC)
+    rest = tl.full([BLOCK], 0, tl.int32)
     k = tl.load(scale + i, ok, 0) if scale is not None else tl.full([BLOCK], 1, ACC)
     if REST:
         for t in range(T+REST-1, T-1, -1): rest = tl.where(_bit(bits, t-REST, N, i, ok), REST, rest-1)
@@ -99,22 +110,27 @@ def _backward(
             tl.store(dx + t*N + i, tl.where(rest<=0, G, 0.).to(dx.dtype.element_ty), ok)
 
 # %% ../../nbs/machine_room/17_fused.ipynb #19222521
-def _laid(x, strides): return x if x.stride()==strides else x.new_empty_strided(x.shape, strides).copy_(x)
+def _laid(x, strides): # `x` with these strides
+    return x if x.stride()==strides else x.new_empty_strided(x.shape, strides).copy_(x)
 
 # %% ../../nbs/machine_room/17_fused.ipynb #8e5f5789
 class _Fused(Function):
     @staticmethod
     def forward(ctx, x, leak, threshold, reset, refractory, grad):
-        T,N,learns,acc = len(x),x[0].numel(),ctx.needs_input_grad[0],torch.promote_types(x.dtype, torch.float32)
+        T,N = len(x),x[0].numel()
+        learns,own = ctx.needs_input_grad[0],callable(grad)
+        acc = torch.promote_types(x.dtype, torch.float32)
         surrogate = learns and grad not in ('spike_bp', 'straight_through')
-        ctx.args,ctx.strides = (leak, min(refractory, T), reset=='subtract'),(N, *torch.empty_like(x[0], device='meta').stride())
+        ctx.args = leak,min(refractory, T),reset=='subtract'
+        ctx.strides = N,*torch.empty_like(x[0], device='meta').stride()
         x = _laid(x, ctx.strides)
         s = torch.empty_like(x)
         bits  = x.new_empty(triton.cdiv(T, 32), N, dtype=torch.int32) if learns else None
         scale = x.new_empty(N, dtype=acc) if learns and grad=='spike_bp' else None
-        slope = torch.empty_like(x, dtype=acc if callable(grad) else x.dtype) if surrogate else None
-        _launch(_forward, x, s, bits, scale, slope, T, N, leak, threshold, math.log(leak), *ctx.args[1:], '' if callable(grad) else grad)
-        if surrogate and callable(grad): slope = _laid(grad(slope).to(x.dtype), ctx.strides)
+        slope = torch.empty_like(x, dtype=acc if own else x.dtype) if surrogate else None
+        name = '' if own else grad
+        _launch(_forward, x, s, bits, scale, slope, T, N, leak, threshold, math.log(leak), *ctx.args[1:], name)
+        if surrogate and own: slope = _laid(grad(slope).to(x.dtype), ctx.strides)
         ctx.save_for_backward(bits, scale, slope)
         return s
 
@@ -128,6 +144,17 @@ class _Fused(Function):
 
 # %% ../../nbs/machine_room/17_fused.ipynb #3870a27f
 _interpreted = not isinstance(_forward, triton.JITFunction)
+_floats = torch.float16,torch.bfloat16,torch.float32,torch.float64
+
+def _check_currents(x):
+    tensor = isinstance(x, torch.Tensor)
+    found = f'{tuple(x.shape)} of {x.dtype}' if tensor else f'a {type(x).__name__}'
+    need(tensor and x.dtype in _floats and x.ndim>0 and len(x)>0, f'`x` is {found}',
+         'currents must be a tensor of 16, 32 or 64 bit floats with time first, shape [T, ...]',
+         'Encode images first: `poisson(images, num_steps)`.')
+    need(x.is_cuda or _interpreted, f'`x` lies on the device {x.device}', 'a Triton kernel wants a CUDA device',
+         'Elsewhere use `snnkit.spikebp.lif` or the engine; for testing, TRITON_INTERPRET=1 runs the kernel on a CPU '
+         'if it is set before `snnkit.engine.fused` is imported.')
 
 @torch.compiler.disable
 def fused_lif(
@@ -138,13 +165,9 @@ def fused_lif(
     refractory:int=0,    # steps of rest after a spike
     grad='spike_bp'      # 'spike_bp', 'straight_through', a surrogate's name, or a function of `u - threshold`
 )->torch.Tensor:         # spike train in {0, 1}, shape [T, ...], of the dtype of `x`
-    "`lif` (Lee et al. 2020) as one Triton kernel each way; raises ValueError for options that are no neuron's and for tensors that no GPU holds."
+    "`lif` (Lee et al. 2020) as one Triton kernel each way; raises ValueError for odd options and CPU tensors."
     check_neuron(leak, threshold, reset, refractory, grad)
-    ok = isinstance(x, torch.Tensor) and x.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64) and x.ndim>0 and len(x)>0
-    need(ok, f'`x` is {tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__} of {getattr(x, "dtype", "no dtype")}',
-         'currents must be a tensor of 16, 32 or 64 bit floats with time first, shape [T, ...]', 'Encode images first: `poisson(images, num_steps)`.')
-    need(x.is_cuda or _interpreted, f'`x` lies on the device {x.device}', 'a Triton kernel wants a CUDA device',
-         'Elsewhere use `snnkit.spikebp.lif` or the engine; TRITON_INTERPRET=1, set before `snnkit.engine.fused` is imported, runs the kernel on a CPU for testing.')
+    _check_currents(x)
     return _Fused.apply(x, leak, threshold, reset, refractory, grad)
 
 # %% ../../nbs/machine_room/17_fused.ipynb #43bb470b
@@ -154,4 +177,6 @@ def through(
     *more           # whatever else its call was given
 )->torch.Tensor:    # the spike train of a `LIF` layer; None for other layers
     "The road of the fused neuron."
-    return fused_lif(dense(x), **layer.options()) if isinstance(layer, LIF) else None
+    if not isinstance(layer, LIF) or not unchanged(layer): return None
+    options = neuron_options(layer)
+    return fused_lif(dense(x), **options) if options else None

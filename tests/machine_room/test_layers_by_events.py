@@ -5,7 +5,7 @@ from torch import nn
 from same import assert_same, images, normed, randomised, resnet
 from snnkit.core import seeded
 from snnkit.encoding import poisson
-from snnkit.engine.roads import Current, Train, to_train
+from snnkit.engine.trains import Current, Train, to_train
 from snnkit.layers import (LIF, BatchNorm2d, Conv2d, Dropout, MaxPool2d, Neuron, Poisson, Subsample, ThresholdBatchNorm2d, dense, fold,
                            make_norm, norms, spike_trains, use, watch)
 from snnkit.models import build, calibrate, models
