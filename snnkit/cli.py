@@ -15,7 +15,7 @@ os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
 os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
 # %% ../nbs/doors/14_cli.ipynb #7ef1a452
-import json, re, time
+import inspect, json, re, time
 from contextlib import contextmanager
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ from fastcore.script import call_parse
 
 from .core import atomic, need
 from .encoding import plot_encoding
-from .models import twin
+from .models import models, twin
 from .data import load
 from .training import evaluate, fit, new_accelerator, plot_history, undisturbed
 from .measures import accuracy_interval, confusion, firing_rates, hits
@@ -52,17 +52,35 @@ def accuracy_text(
     e # an `Evaluation`
 )->str: # accuracy with its interval
     "Accuracy in percent, and the 95 % interval."
-    right = hits(e); n,k = len(right),right.sum().item()
-    lo,hi = accuracy_interval(k, n)
-    return f'{k/n:.2%} of {n:,} test images (95 % interval {lo:.2%} to {hi:.2%})'
+    right = hits(e)
+    n,k = len(right),right.sum().item()
+    low,high = accuracy_interval(k, n)
+    return f'{k/n:.2%} of {n:,} test images (95 % interval {low:.2%} to {high:.2%})'
+
+# %% ../nbs/doors/14_cli.ipynb #a85ae1c0
+def usual_norm(
+    model:str # name of a model
+)->str:       # name of its norm, or None
+    "The norm that a model has if none is asked for."
+    options = inspect.signature(models[model]).parameters if model in models else {}
+    return options['norm'].default if 'norm' in options else None
+
+def chosen_norm(
+    norm:str, # as it was asked for: a name, 'none', or None
+    model:str # name of the model
+)->str:       # name of a norm, or None
+    "The norm that was asked for, or the model's usual one."
+    return usual_norm(model) if norm is None else None if norm=='none' else norm
 
 # %% ../nbs/doors/14_cli.ipynb #19b3d3d2
 @call_parse
 def train(
     data:str='digits',    # digits, MNIST, FashionMNIST, CIFAR10, CIFAR10-JPEG, or a folder or archive of class folders
     root:str=None,        # folder of the data; SNNKIT_DATA or a cache folder if not given
-    model:str='lenet',    # name of the model
+    model:str='lenet',    # name of the model, or where Python finds one, such as mynets:mine
     ann:bool=False,       # Train the ANN twin instead
+    norm:str=None,        # shared, threshold, step, scaled or none; deep models have the shared one if not given
+    calibrate:bool=False, # Scale the first weights until every layer fires
     num_steps:int=25,     # time steps T
     epochs:int=4,         # passes through the training images
     batch_size:int=16,    # images a step
@@ -73,16 +91,28 @@ def train(
 ):
     "Train a spiking network, and tell its accuracy on the test images."
     with friendly():
-        config = Config(model=model, ann=ann, num_steps=num_steps, seed=seed)
-        acc,start,d = new_accelerator(),time.time(),load(data, root, seed=seed)
+        config = Config(model=model, ann=ann, norm=chosen_norm(norm, model), num_steps=num_steps, seed=seed)
+        acc,start = new_accelerator(),time.time()
+        d = load(data, root, seed=seed)
         acc.print(d)
         net = network(config, d)
-        run = fit(net, d, epochs, batch_size, lr, seed, out, resume, accelerator=acc)
+        run = fit(net, d, epochs, batch_size, lr, seed, out, resume, accelerator=acc, calibrate=calibrate)
         if run.stopped: raise SystemExit('Stopped. Go on with the same command and --resume.')
         e = evaluate(net, d.test, accelerator=acc)
         acc.print(f"epoch {run.best_epoch} was best on the validation images; {accuracy_text(e)}")
-        if acc.is_main_process: write_json(Path(out)/'result.json', config=run.config, best_epoch=run.best_epoch, history=run.history,
-            test_accuracy=e.accuracy, test_images=len(d.test), train_images=len(d.train), seconds=round(time.time()-start), **provenance())
+        if acc.is_main_process: record(d, run, e, Path(out), seconds=round(time.time()-start))
+
+# %% ../nbs/doors/14_cli.ipynb #0dcfefd6
+def record(
+    data,       # what the network was trained on
+    run,        # its training
+    evaluation, # of the test images
+    out:Path,   # folder to write to
+    **notes     # for the record
+):
+    "Write what was run, and what came of it, to result.json."
+    write_json(out/'result.json', config=run.config, best_epoch=run.best_epoch, history=run.history,
+               test_accuracy=evaluation.accuracy, test_images=len(data.test), train_images=len(data.train), **notes, **provenance())
 
 # %% ../nbs/doors/14_cli.ipynb #e832f401
 def draw(
@@ -94,7 +124,8 @@ def draw(
 )->list:          # their paths
     "Draw an image and its spikes, rasters, membranes, training curves, mistakes and confusion."
     image = data.test[len(data.test)//3][0]
-    with undisturbed(snn, 'picture'): spikes = snn[0](image[None].to(next(snn.parameters()).device))[:, 0].cpu()
+    device = next(snn.parameters()).device
+    with undisturbed(snn, 'picture'): spikes = snn[0](image[None].to(device))[:, 0].cpu()
     figs = dict(spike_train=plot_encoding(image, spikes), rasters=plot_rasters(snn, image), membranes=plot_membranes(snn, image),
                 curves=plot_history(histories), mistakes=plot_mistakes(evaluation, data.test, data.classes),
                 confusion=plot_confusion(confusion(evaluation, data.classes)))
@@ -106,7 +137,8 @@ def draw(
 def compare(
     data:str='digits',    # digits, MNIST, FashionMNIST, CIFAR10, CIFAR10-JPEG, or a folder or archive of class folders
     root:str=None,        # folder of the data; SNNKIT_DATA or a cache folder if not given
-    model:str='lenet',    # name of the model
+    model:str='lenet',    # name of the model, or where Python finds one, such as mynets:mine
+    norm:str=None,        # shared, threshold, step, scaled or none; deep models have the shared one if not given
     num_steps:int=16,     # time steps T
     epochs:int=4,         # passes through the training images
     batch_size:int=16,    # images a step
@@ -117,15 +149,18 @@ def compare(
 ):
     "Train a spiking network and its ANN twin alike, print and save the table that compares them, and draw pictures."
     with friendly():
-        acc,out,start,runs,answers = new_accelerator(),Path(out),time.time(),{},{}
-        d = load(data, root, seed=seed); acc.print(d)
-        snn = network(Config(model=model, num_steps=num_steps, seed=seed), d); nets = dict(SNN=snn, ANN=twin(snn))
+        acc,out,start = new_accelerator(),Path(out),time.time()
+        d = load(data, root, seed=seed)
+        acc.print(d)
+        snn = network(Config(model=model, norm=chosen_norm(norm, model), num_steps=num_steps, seed=seed), d)
+        nets,runs,answers = dict(SNN=snn, ANN=twin(snn)),{},{}
         for n,net in nets.items():
             acc.print(f'\n{n}')
             runs[n] = fit(net, d, epochs, batch_size, lr, seed, out/n.lower(), resume, accelerator=acc)
             if runs[n].stopped: raise SystemExit('Stopped. Go on with the same command and --resume.')
             answers[n] = evaluate(net, d.test, accelerator=acc)
-        if acc.is_main_process: report(d, nets, runs, answers, out, num_steps=num_steps, seconds=round(time.time()-start))
+        if not acc.is_main_process: return
+        report(d, nets, runs, answers, out, num_steps=num_steps, seconds=round(time.time()-start))
 
 # %% ../nbs/doors/14_cli.ipynb #a572790b
 def report(
@@ -140,13 +175,16 @@ def report(
     snn,ann = nets.values()
     table = result_table(*answers.values(), snn, ann, firing_rates(snn, data.test))
     seed,epochs = (runs['SNN'].config[k] for k in ('seed', 'epochs'))
-    text = f"\n{table}\n\n{data.name}, split {data.split_hash}, seed {seed}, {len(data.train):,} training images, {epochs} epochs, T = {notes['num_steps']}"
+    made_of = f'{data.name}, split {data.split_hash}, seed {seed}, {len(data.train):,} training images'
+    text = f"\n{table}\n\n{made_of}, {epochs} epochs, T = {notes['num_steps']}"
     print(text)
     (out/'table.txt').write_text(text.lstrip()+'\n')
-    table.accuracy.to_csv(out/'accuracy.csv'); table.layers.to_csv(out/'layers.csv')
-    write_json(out/'result.json', accuracy=json.loads(table.accuracy.to_json(orient='index')), layers=json.loads(table.layers.to_json(orient='index')),
-               test_images=len(data.test), train_images=len(data.train), trainings={n: dict(config=r.config, best_epoch=r.best_epoch, history=r.history) for n,r in runs.items()},
-               **notes, **provenance())
+    table.accuracy.to_csv(out/'accuracy.csv')
+    table.layers.to_csv(out/'layers.csv')
+    accuracy,layers = (json.loads(o.to_json(orient='index')) for o in (table.accuracy, table.layers))
+    trainings = {n: dict(config=r.config, best_epoch=r.best_epoch, history=r.history) for n,r in runs.items()}
+    write_json(out/'result.json', accuracy=accuracy, layers=layers, test_images=len(data.test), train_images=len(data.train),
+               trainings=trainings, **notes, **provenance())
     print('Pictures:', *draw(snn, data, answers['SNN'], {n: r.history for n,r in runs.items()}, out), sep='\n  ')
 
 # %% ../nbs/doors/14_cli.ipynb #9be3d264
@@ -165,10 +203,13 @@ def experiment(
 ):
     "Do the runs of a study that the store lacks, and print what all of them found."
     with friendly():
-        s,part = Store(store),{} if part is None else dict(part=part)
-        need(re.fullmatch(r'\d+(,\d+)*', seeds), f'`seeds` is {seeds!r}', 'it must be whole numbers with commas between', 'Usual is 42,43,44.')
-        configs = study(name, data, s, of=tuple(map(int, seeds.split(','))), num_steps=num_steps, epochs=epochs, **part)
-        try: records = run_all(configs, f'{name}-{Path(data).name}', s, fresh, jobs, root)
-        except KeyboardInterrupt: raise SystemExit('Stopped. With --fresh the same command begins anew.' if fresh else 'Stopped. The same command goes on.') from None
+        records_of,changes = Store(store),dict(num_steps=num_steps, epochs=epochs)
+        if part is not None: changes['part'] = part
+        need(re.fullmatch(r'\d+(,\d+)*', seeds), f'`seeds` is {seeds!r}', 'it must be whole numbers with commas between',
+             'Usual is 42,43,44.')
+        configs = study(name, data, records_of, of=tuple(map(int, seeds.split(','))), **changes)
+        go_on = 'With --fresh the same command begins anew.' if fresh else 'The same command goes on.'
+        try: records = run_all(configs, f'{name}-{Path(data).name}', records_of, fresh, jobs, root)
+        except KeyboardInterrupt: raise SystemExit(f'Stopped. {go_on}') from None
         print(table(records).round(2).to_string())
         if any(c.ann for c in configs): print('', increments(records).round(2).to_string(), sep='\n')

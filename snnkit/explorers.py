@@ -6,7 +6,8 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/doors/explorers.html.m
 
 # %% auto #0
 __all__ = ['drives', 'canvas', 'slider', 'menu', 'png', 'allowed', 'Explorer', 'sample_digits', 'EncoderExplorer',
-           'NeuronExplorer', 'GradientExplorer', 'Pad', 'grey_levels', 'as_mnist', 'NetworkExplorer', 'redraw_times']
+           'NeuronExplorer', 'GradientExplorer', 'Pad', 'grey_levels', 'as_mnist', 'first_of', 'NetworkExplorer',
+           'redraw_times', 'moved']
 
 # %% ../nbs/doors/13_explorers.ipynb #3e16c7f4
 import base64, copy, os, time
@@ -16,7 +17,7 @@ import ipywidgets as W
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from matplotlib import rc_context
+from matplotlib import rcParams, rc_context
 from matplotlib.figure import Figure
 from torchvision.transforms import v2
 from traitlets import TraitError
@@ -34,6 +35,8 @@ from snnkit.plots import (
 )
 
 # %% ../nbs/doors/13_explorers.ipynb #6149fa27
+_named = dict(description_width='initial') # a label as wide as its text
+
 def slider(
     label:str, # what it sets, with its unit
     value,     # at first; the slider is one of integers if this is one
@@ -42,21 +45,26 @@ def slider(
     step=None  # between values; 1 for integers, else a hundredth of the range
 )->W.Widget:   # an `IntSlider` or a `FloatSlider`
     "A slider that tells its value while it moves."
-    kind = W.IntSlider if isinstance(value, int) else W.FloatSlider
-    return kind(value, min=low, max=high, step=step or (1 if kind is W.IntSlider else (high-low)/100), description=label, style=dict(description_width='initial'), layout=dict(width='310px'))
+    whole = isinstance(value, int)
+    kind = W.IntSlider if whole else W.FloatSlider
+    usual = 1 if whole else (high-low)/100
+    return kind(value, min=low, max=high, step=step or usual, description=label, style=_named, layout=dict(width='310px'))
 
 def menu(
     label:str, # what it sets
     options    # names to choose from
 )->W.Widget:   # a `Dropdown`
     "A menu of which the first option is chosen."
-    return W.Dropdown(options=list(options), description=label, style=dict(description_width='initial'), layout=dict(width='200px'))
+    return W.Dropdown(options=list(options), description=label, style=_named, layout=dict(width='200px'))
+
+# %% ../nbs/doors/13_explorers.ipynb #f1bf5959
+_quick = {k: v for k,v in {'text.hinting': 'none', 'text.hinting_factor': 1}.items() if k in rcParams} # halves the time of text
 
 def png(
     fig:Figure # to be drawn
 )->bytes:      # of the picture, the same for the same figure
     "A figure as a picture."
-    with BytesIO() as f, rc_context({'text.hinting': 'none', 'text.hinting_factor': 1}): # which halves the time of text
+    with BytesIO() as f, rc_context(_quick):
         fig.savefig(f, format='png', metadata={'Software': None}, pil_kwargs=dict(compress_level=1))
         return f.getvalue()
 
@@ -65,9 +73,12 @@ def allowed(
     control:W.Widget # of an explorer
 )->str:              # what values it takes
     "The values that `control` takes, for a message."
-    return 'it must be one of '+', '.join(map(repr, control.options)) if hasattr(control, 'options') else f'it must lie between {control.min:g} and {control.max:g}'
+    if hasattr(control, 'options'): return f'it must be one of {", ".join(map(repr, control.options))}'
+    return f'it must lie between {control.min:g} and {control.max:g}'
 
 # %% ../nbs/doors/13_explorers.ipynb #507eb369
+_row = dict(flex_flow='row wrap')
+
 class Explorer(W.VBox):
     "Controls above a picture that follows them; subclasses say what to `look` at, how to `paint` it, and what to `tell`."
     size = 10,3 # of the picture, inches
@@ -77,35 +88,51 @@ class Explorer(W.VBox):
         *more,         # widgets to stand beside the picture
         **values       # of the controls at first
     ):
-        self.controls,self.picture,self.words,self.held = controls,W.Image(format='png', layout=dict(max_width='100%', object_fit='contain')),W.HTML(),False
+        self.controls,self.held = controls,False
+        self.picture = W.Image(format='png', layout=dict(max_width='100%', object_fit='contain'))
+        self.words = W.HTML()
         for c in controls.values(): c.observe(self.draw, 'value')
-        super().__init__([W.Box(list(controls.values()), layout=dict(flex_flow='row wrap')), W.Box([self.picture, *more], layout=dict(flex_flow='row wrap', align_items='center')), self.words])
+        above = W.Box(list(controls.values()), layout=_row)
+        middle = W.Box([self.picture, *more], layout=_row | dict(align_items='center'))
+        super().__init__([above, middle, self.words])
         self.add_class(type(self).__name__)
         self.set(**values)
 
-    def look(self, **values): "What there is to see at these `values` of the controls."; raise NotImplementedError
-    def paint(self, seen, fig): "Draw what was `seen` on `fig`."; raise NotImplementedError
-    def tell(self, seen): "What was `seen` in words and numbers, by name."; raise NotImplementedError
+    def look(self, **values):
+        "What there is to see at these `values` of the controls."
+        raise NotImplementedError(f'{type(self).__name__} has no `look`.')
 
-    def draw(self, change=None):
-        "Look, paint and tell anew."
-        if self.held: return
-        self.seen = self.look(**{k: c.value for k,c in self.controls.items()})
-        fig = Figure(figsize=self.size); self.paint(self.seen, fig)
-        self.picture.value,self.numbers = png(fig),self.tell(self.seen)
-        self.words.value = '<br>'.join(f'{k}: <b>{v}</b>' for k,v in self.numbers.items())
+    def paint(self, seen, fig):
+        "Draw what was `seen` on `fig`."
+        raise NotImplementedError(f'{type(self).__name__} has no `paint`.')
+
+    def tell(self, seen):
+        "What was `seen` in words and numbers, by name."
+        raise NotImplementedError(f'{type(self).__name__} has no `tell`.')
 
     def __repr__(self): return '\n'.join(f'{k}: {v}' for k,v in self.numbers.items())
     _ipython_display_ = None # with it ipywidgets 7 would not ask for the bundle below
 
 # %% ../nbs/doors/13_explorers.ipynb #2d4b8036
 @patch
+def draw(self:Explorer, change=None):
+    "Look, paint and tell anew."
+    if self.held: return
+    self.seen = self.look(**{k: c.value for k,c in self.controls.items()})
+    fig = Figure(figsize=self.size)
+    self.paint(self.seen, fig)
+    self.picture.value = png(fig)
+    self.numbers = self.tell(self.seen)
+    self.words.value = '<br>'.join(f'{k}: <b>{v}</b>' for k,v in self.numbers.items())
+
+@patch
 def set(self:Explorer,
     **values # of controls, by name
 ):
     "Set several controls, then draw once; raises ValueError, and changes nothing, for names and values that are not allowed."
     for k in values: check_choice('control', k, self.controls)
-    old,self.held = {k: self.controls[k].value for k in values},True
+    old = {k: self.controls[k].value for k in values}
+    self.held = True
     try:
         for k,v in values.items():
             try: self.controls[k].value = v
@@ -139,33 +166,54 @@ class EncoderExplorer(Explorer):
         **values # of the controls at first: digit, example, code, num_steps, seed
     ):
         self.images = sample_digits()
-        super().__init__(dict(digit=menu('digit', self.images), example=slider('example', 0, 0, 19), code=menu('code', codes), num_steps=slider('time steps', 25, 1, 200), seed=slider('seed', 0, 0, 99)), **values)
+        controls = dict(digit=menu('digit', self.images), example=slider('example', 0, 0, 19), code=menu('code', codes),
+                        num_steps=slider('time steps', 25, 1, 200), seed=slider('seed', 0, 0, 99))
+        super().__init__(controls, **values)
+
     def look(self, digit, example, **how): return encode_image(self.images[digit][example], **how)
     def paint(self, seen, fig): plot_encoded(seen, fig)
+
     def tell(self, e):
-        lit = int((e.image>0).sum())
-        return dict(spikes=f'{int(e.spikes.count_nonzero()):,}, {e.spikes.count_nonzero()/lit:.1f} for each of {lit} lit pixels') | {'error (root mean square)': f'{e.error[-1]:.4f}'} | (
-            {} if e.expected.isnan().any() else {'expected of Poisson spikes': f'{e.expected[-1]:.4f}'})
+        lit,fired = int((e.image>0).sum()),int(e.spikes.count_nonzero())
+        told = {'spikes': f'{fired:,}, {fired/lit:.1f} for each of {lit} lit pixels',
+                'error (root mean square)': f'{e.error[-1]:.4f}'}
+        if not e.expected.isnan().any(): told['expected of Poisson spikes'] = f'{e.expected[-1]:.4f}'
+        return told
 
 # %% ../nbs/doors/13_explorers.ipynb #fad283b0
-drives = dict(pulse=lambda t, a, on: pulse(t, a), constant=lambda t, a, on: torch.full_like(t, a), sine=lambda t, a, on: sines(t, (a,)),
-    three_sines=lambda t, a, on: a/3*sines(t, (-2, 3, 1), (45, 60, 30), (0, 0, 90)), step=lambda t, a, on: pulse(t, a, *on))
+drives = dict(
+    pulse=lambda t, a, on: pulse(t, a),
+    constant=lambda t, a, on: torch.full_like(t, a),
+    sine=lambda t, a, on: sines(t, (a,)),
+    three_sines=lambda t, a, on: a/3*sines(t, (-2, 3, 1), (45, 60, 30), (0, 0, 90)),
+    step=lambda t, a, on: pulse(t, a, *on))
 
 class NeuronExplorer(Explorer):
     "A neuron under a current: its membrane, its spikes, and where it stands on its f-I curve."
     size = 10,3.4
     def __init__(self,
-        **values # of the controls at first: drive, amplitude (µA), on (ms), resistance (kΩ), capacitance (µF), threshold (mV), refractory (ms), dt (ms)
+        **values # at first: drive, amplitude (µA), on (ms), resistance (kΩ), capacitance (µF), threshold (mV), refractory (ms), dt (ms)
     ):
-        on = W.FloatRangeSlider(value=(20., 60.), min=0, max=100, step=1, readout_format='.0f', description='step on (ms)', style=dict(description_width='initial'), layout=dict(width='310px'))
-        super().__init__(dict(drive=menu('drive', drives), amplitude=slider('amplitude (µA)', 2., -10., 10., .1), on=on, resistance=slider('R (kΩ)', 2., .5, 10., .1),
-            capacitance=slider('C (µF)', 5., .5, 20., .1), threshold=slider('threshold (mV)', 1., .1, 5., .1), refractory=slider('refractory period (ms)', 5., 0., 20., .5), dt=slider('dt (ms)', .25, .1, 2., .05)), **values)
-    def look(self, drive, amplitude, on, dt, **neuron): return drive_neuron(drives[drive](time_grid(100., dt), amplitude, on), dt, **neuron)
+        on = W.FloatRangeSlider(value=(20., 60.), min=0, max=100, step=1, readout_format='.0f', description='step on (ms)',
+                                style=_named, layout=dict(width='310px'))
+        controls = dict(
+            drive=menu('drive', drives), amplitude=slider('amplitude (µA)', 2., -10., 10., .1), on=on,
+            resistance=slider('R (kΩ)', 2., .5, 10., .1), capacitance=slider('C (µF)', 5., .5, 20., .1),
+            threshold=slider('threshold (mV)', 1., .1, 5., .1), refractory=slider('refractory period (ms)', 5., 0., 20., .5),
+            dt=slider('dt (ms)', .25, .1, 2., .05))
+        super().__init__(controls, **values)
+
+    def look(self, drive, amplitude, on, dt, **neuron):
+        current = drives[drive](time_grid(100., dt), amplitude, on)
+        return drive_neuron(current, dt, **neuron)
+
     def paint(self, seen, fig): plot_driven(seen, fig)
+
     def tell(self, d):
-        v = {k: c.value for k,c in self.controls.items()}
-        return {'spikes': len(d.trace.spike_times), 'rate by their intervals': f'{d.rate:.1f} Hz', f'closed form for a constant {d.mean:.2f} µA': f'{d.closed:.1f} Hz',
-            'rheobase': f'{d.threshold/v["resistance"]:.2f} µA', 'time constant RC': f'{v["resistance"]*v["capacitance"]:.1f} ms'}
+        resistance,capacitance = (self.controls[k].value for k in ('resistance', 'capacitance'))
+        return {'spikes': len(d.trace.spike_times), 'rate by their intervals': f'{d.rate:.1f} Hz',
+                f'closed form for a constant {d.mean:.2f} µA': f'{d.closed:.1f} Hz',
+                'rheobase': f'{d.threshold/resistance:.2f} µA', 'time constant RC': f'{resistance*capacitance:.1f} ms'}
 
 # %% ../nbs/doors/13_explorers.ipynb #3e16c7f5
 class GradientExplorer(Explorer):
@@ -174,23 +222,51 @@ class GradientExplorer(Explorer):
     def __init__(self,
         **values # of the controls at first: rule, leak, threshold, rate, target, step, seed
     ):
-        super().__init__(dict(rule=menu('beside spike-BP', [*surrogates, 'straight_through']), leak=slider('leak', .95, .5, 1., .01), threshold=slider('threshold', 1., .2, 5., .05),
-            rate=slider('input rate', .1, .02, .5, .01), target=slider('target rate', .4, 0., 1., .01), step=slider('step', .5, 0., 2., .025), seed=slider('seed', 0, 0, 99)), **values)
+        controls = dict(
+            rule=menu('beside spike-BP', [*surrogates, 'straight_through']), leak=slider('leak', .95, .5, 1., .01),
+            threshold=slider('threshold', 1., .2, 5., .05), rate=slider('input rate', .1, .02, .5, .01),
+            target=slider('target rate', .4, 0., 1., .01), step=slider('step', .5, 0., 2., .025), seed=slider('seed', 0, 0, 99))
+        super().__init__(controls, **values)
+
     def look(self, step, **how): return teach_neuron(**how)
     def paint(self, seen, fig): plot_taught(seen, self.controls['step'].value, fig)
+
     def tell(self, n):
-        step = self.controls['step'].value; reached = int(n.spikes.nonzero()[-1])+1 if n.spikes.any() else 0
-        return {'error now': f'{n.error:.4f}'} | {f'after a step by {o}': f'{error_after(n, o, step):.4f}' for o in n.errors} | {
-            'steps that spike-BP reaches': f'{reached} of {len(n.spikes)}', 'cosine of the two gradients': f'{float(torch.dot(*n.directions.values())):.2f}'}
+        step = self.controls['step'].value
+        reached = int(n.spikes.nonzero()[-1])+1 if n.spikes.any() else 0
+        told = {'error now': f'{n.error:.4f}'}
+        for rule in n.errors: told[f'after a step by {rule}'] = f'{error_after(n, rule, step):.4f}'
+        told['steps that spike-BP reaches'] = f'{reached} of {len(n.spikes)}'
+        told['cosine of the two gradients'] = f'{float(torch.dot(*n.directions.values())):.2f}'
+        return told
 
 # %% ../nbs/doors/13_explorers.ipynb #725a0b39
-canvas = '''<canvas width="28" height="28" tabindex="0" role="img" aria-label="Pad: draw a digit with the mouse or a finger" style="width:168px;height:168px;background:black;cursor:crosshair;touch-action:none"
-onpointerdown="this.setPointerCapture(event.pointerId);this.pen=[event.offsetX/6,event.offsetY/6]"
-onpointermove="if(this.pen){const c=this.getContext('2d'),p=[event.offsetX/6,event.offsetY/6];c.lineWidth=2.4;c.lineCap='round';c.strokeStyle='white';c.beginPath();c.moveTo(...this.pen);c.lineTo(...p);c.stroke();this.pen=p}"
-onpointerup="this.pen=null;const d=this.getContext('2d').getImageData(0,0,28,28).data,f=this.closest('.snnkit-pad').querySelector('input');let h='';for(let i=0;i<3136;i+=4)h+=d[i].toString(16).padStart(2,'0');
-f.value=h;for(const e of ['input','change'])f.dispatchEvent(new Event(e,{bubbles:true}))"></canvas><br>
-<button onclick="const c=this.closest('.snnkit-pad').querySelector('canvas');c.getContext('2d').clearRect(0,0,28,28);c.onpointerup()">clear</button>'''
+canvas = '''
+<canvas width="28" height="28" tabindex="0" role="img" aria-label="Pad: draw a digit with the mouse or a finger"
+ style="width:168px;height:168px;background:black;cursor:crosshair;touch-action:none"
+ onpointerdown="
+   this.setPointerCapture(event.pointerId);
+   this.pen = [event.offsetX/6, event.offsetY/6]"
+ onpointermove="
+   if (this.pen) {
+     const c = this.getContext('2d'), p = [event.offsetX/6, event.offsetY/6];
+     c.lineWidth = 2.4; c.lineCap = 'round'; c.strokeStyle = 'white';
+     c.beginPath(); c.moveTo(...this.pen); c.lineTo(...p); c.stroke();
+     this.pen = p }"
+ onpointerup="
+   this.pen = null;
+   const d = this.getContext('2d').getImageData(0, 0, 28, 28).data;
+   const f = this.closest('.snnkit-pad').querySelector('input');
+   let h = '';
+   for (let i=0; i<3136; i+=4) h += d[i].toString(16).padStart(2, '0');
+   f.value = h;
+   for (const e of ['input', 'change']) f.dispatchEvent(new Event(e, {bubbles: true}))"></canvas><br>
+<button onclick="
+   const c = this.closest('.snnkit-pad').querySelector('canvas');
+   c.getContext('2d').clearRect(0, 0, 28, 28);
+   c.onpointerup()">clear</button>'''
 
+# %% ../nbs/doors/13_explorers.ipynb #1eabeeb3
 class Pad(W.VBox):
     "A black square to draw on; `value` holds what was drawn, as two hexadecimal digits a pixel."
     def __init__(self):
@@ -209,25 +285,39 @@ def grey_levels(
 )->torch.Tensor:    # intensities in [0, 1], shape [1, 28, 28]
     "An image from the pad; raises ValueError for text that is none."
     try: raw = bytes.fromhex(text)
-    except ValueError: raw = b''
-    need(len(raw)==784, f'the drawing has {len(raw)} pixels', 'it must have 28 x 28, two hexadecimal digits each', 'Draw on the pad first.')
+    except (TypeError, ValueError): raw = b''
+    need(len(raw)==784, f'the drawing has {len(raw)} pixels', 'it must have 28 x 28, two hexadecimal digits each',
+         'Draw on the pad first.')
     return torch.frombuffer(bytearray(raw), dtype=torch.uint8).float().view(1, 28, 28)/255
 
 def as_mnist(
     image:torch.Tensor # intensities in [0, 1], shape [1, 28, 28]
 )->torch.Tensor:       # intensities in [0, 1], shape [1, 28, 28]
-    "Scale what was drawn to 20 pixels and put its centre of mass in the middle, as LeCun et al. (1998) did; an empty image stays empty."
+    "The drawing scaled to 20 pixels, its centre of mass in the middle (LeCun et al. 1998); an empty image stays empty."
     lit = (image[0]>.1).nonzero()
     if not len(lit): return image
     (top,left),(bottom,right) = lit.amin(0).tolist(),lit.amax(0).tolist()
-    height,width = bottom-top+1,right-left+1; scale = 20/max(height, width)
-    x = v2.functional.resized_crop(image, top, left, height, width, [max(1, round(scale*height)), max(1, round(scale*width))], antialias=True).clamp(0, 1)
-    out,grid = torch.zeros(1, 56, 56),torch.stack(torch.meshgrid(*map(torch.arange, x.shape[1:]), indexing='ij')).float()
-    row,col = (28-((grid*x).sum((1, 2))/x.sum())).round().long().tolist()
+    size = bottom-top+1,right-left+1
+    scaled = [max(1, round(20*o/max(size))) for o in size]
+    x = v2.functional.resized_crop(image, top, left, *size, scaled, antialias=True).clamp(0, 1)
+    grid = torch.stack(torch.meshgrid(*map(torch.arange, x.shape[1:]), indexing='ij')).float()
+    centre = (grid*x).sum((1, 2))/x.sum()
+    row,col = (28-centre).round().long().tolist()
+    out = torch.zeros(1, 56, 56)
     out[:, row:row+x.shape[1], col:col+x.shape[2]] = x
     return out[:, 14:42, 14:42]
 
 # %% ../nbs/doors/13_explorers.ipynb #c7af508e
+def first_of(
+    model, # a network
+    kind,  # class of a layer
+    name   # of an attribute
+):         # the attribute of the first such layer
+    "An attribute of the first layer of a kind; raises ValueError if there is none."
+    layers = [m for m in model.modules() if isinstance(m, kind)]
+    need(layers, f'`model` has no {kind.__name__}', 'it must have one to be explored', 'Try `lenet()`.')
+    return getattr(layers[0], name)
+
 class NetworkExplorer(Explorer):
     "A trained network and its twin look at a digit: spikes of all layers, scores over time, and what was spent."
     size = 10,4.2
@@ -236,23 +326,40 @@ class NetworkExplorer(Explorer):
         ann=None,   # its twin, trained; the one that comes with the package if None
         **values    # of the controls at first: source, digit, example, num_steps, intensity, threshold, seed
     ):
-        need((model is None)==(ann is None), 'only one of `model` and `ann` is given', 'a network is shown beside its trained twin', 'Give both, or neither for those that come with the package.')
+        need((model is None)==(ann is None), 'only one of `model` and `ann` is given',
+             'a network is shown beside its trained twin', 'Give both, or neither for those that come with the package.')
         self.model = model or lenet(num_steps=20, pretrained='digits')
-        self.images,self.ann,self.pad = sample_digits(),ann or twin(self.model, pretrained='digits'),Pad()
-        T,threshold = (next(getattr(m, a) for m in self.model.modules() if isinstance(m, c)) for a,c in (('num_steps', Encoder), ('threshold', LIF)))
-        super().__init__(dict(source=menu('show', ['digit', 'drawing']), digit=menu('digit', self.images), example=slider('example', 0, 0, 19), num_steps=slider('time steps', T, 1, max(100, T)),
-            intensity=slider('intensity', 1., 0., 1., .01), threshold=slider('threshold', float(threshold), .2, 3., .05), seed=slider('seed', 0, 0, 99)), self.pad, **values)
+        self.ann = ann or twin(self.model, pretrained='digits')
+        self.images,self.pad = sample_digits(),Pad()
+        T,threshold = first_of(self.model, Encoder, 'num_steps'),float(first_of(self.model, LIF, 'threshold'))
+        controls = dict(
+            source=menu('show', ['digit', 'drawing']), digit=menu('digit', self.images), example=slider('example', 0, 0, 19),
+            num_steps=slider('time steps', T, 1, max(100, T)), intensity=slider('intensity', 1., 0., 1., .01),
+            threshold=slider('threshold', threshold, .2, 3., .05), seed=slider('seed', 0, 0, 99))
+        super().__init__(controls, self.pad, **values)
         self.pad.field.observe(self.draw, 'value')
 
-    def look(self, source, digit, example, num_steps, intensity, threshold, seed):
-        x = as_mnist(self.pad.image) if source=='drawing' and self.pad.field.value else self.images[digit][example]
-        with use('torch'): return see_image(self.tuned(num_steps, threshold), self.ann, intensity*x, seed) # one image is no work for an engine
     def paint(self, seen, fig): plot_seen(seen, fig=fig)
-    def tell(self, n):
-        t = spent(n)
-        words = [f'{r.spikes:,} spikes, '*(k=='SNN') + f'{r.operations/1e6:.2f} M {r.kind}, {r["energy (µJ)"]:.2f} µJ' for k,r in t.iterrows()]
-        answer = 'none: all scores are alike' if n.answer is None else f'{n.answer}, ahead from step {n.settled} of {len(n.scores)} on'
-        return {'answer': f'{answer}; the twin says {"none" if n.twin_answer is None else n.twin_answer}'} | dict(zip(('SNN', 'twin'), words))
+
+# %% ../nbs/doors/13_explorers.ipynb #2d235bbf
+@patch
+def look(self:NetworkExplorer, source, digit, example, num_steps, intensity, threshold, seed):
+    "The digit, or the drawing if there is one, as the network and its twin see it."
+    drawn = source=='drawing' and self.pad.field.value
+    x = as_mnist(self.pad.image) if drawn else self.images[digit][example]
+    with use('torch'): # one image is no work for an engine
+        return see_image(self.tuned(num_steps, threshold), self.ann, intensity*x, seed)
+
+@patch
+def tell(self:NetworkExplorer, n):
+    "What both answer, and what it cost."
+    answer = 'none: all scores are alike' if n.answer is None else f'{n.answer}, ahead from step {n.settled} of {len(n.scores)} on'
+    told = {'answer': f'{answer}; the twin says {"none" if n.twin_answer is None else n.twin_answer}'}
+    for network,row in spent(n).iterrows():
+        name = 'SNN' if network=='SNN' else 'twin'
+        spikes = f'{row.spikes:,} spikes, ' if network=='SNN' else ''
+        told[name] = f'{spikes}{row.operations/1e6:.2f} M {row.kind}, {row["energy (µJ)"]:.2f} µJ'
+    return told
 
 # %% ../nbs/doors/13_explorers.ipynb #72a0d58b
 @patch
@@ -268,9 +375,12 @@ def tuned(self:NetworkExplorer, num_steps, threshold):
 def draw(self:NetworkExplorer, change=None):
     "Look, paint and tell anew, at the digit or at the drawing, whichever was touched last."
     if change and not self.held:
-        touched = next((k for k,o in (*self.controls.items(), ('drawing', self.pad.field)) if o is change['owner']), None)
+        touchable = *self.controls.items(),('drawing', self.pad.field)
+        touched = next((k for k,o in touchable if o is change['owner']), None)
+        source = self.controls['source']
         self.held = True
-        if touched in ('digit', 'example', 'drawing'): self.controls['source'].value = 'drawing' if touched=='drawing' else 'digit'
+        if touched=='drawing': source.value = 'drawing'
+        elif touched in ('digit', 'example'): source.value = 'digit'
         self.held = False
     Explorer.draw(self, change)
 
@@ -282,9 +392,17 @@ def redraw_times(
     "How long redrawing takes after a slider was moved."
     rows = {}
     for e in explorers:
-        took = []; e.draw() # once without a clock
-        for c in [c for c in e.controls.values() if isinstance(c, (W.IntSlider, W.FloatSlider))]*repeat:
-            for v in (min(c.max, c.value+c.step), c.value):
-                start = time.perf_counter(); c.value = v; took.append(1000*(time.perf_counter()-start))
-        rows[type(e).__name__] = dict(moves=len(took), median=pd.Series(took).median(), longest=max(took))
-    return pd.DataFrame.from_dict(rows, orient='index').round(0).rename(columns=dict(median='median (ms)', longest='longest (ms)'))
+        e.draw() # once without a clock
+        sliders = [c for c in e.controls.values() if isinstance(c, (W.IntSlider, W.FloatSlider))]
+        took = [moved(c, v) for c in sliders*repeat for v in (min(c.max, c.value+c.step), c.value)]
+        rows[type(e).__name__] = {'moves': len(took), 'median (ms)': pd.Series(took).median(), 'longest (ms)': max(took)}
+    return pd.DataFrame.from_dict(rows, orient='index').round(0)
+
+def moved(
+    control, # a slider
+    value    # to move it to
+)->float:    # milliseconds until all is drawn again
+    "Move a slider by the clock."
+    start = time.perf_counter()
+    control.value = value
+    return 1000*(time.perf_counter()-start)
