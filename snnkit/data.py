@@ -187,6 +187,7 @@ def _check_pairs(name, value):
     need(pairs and len(value)>0, f'`{name}` is {str(value)[:80]!r}', 'it must be pairs of a sample and its label',
          'For instance `[(x, 0), (x, 1)]`.')
 
+# %% ../nbs/experiment/06_data.ipynb #5b1e0d67
 def collate_time(
     samples # list of (spike train [T, ...], label)
 )->tuple:   # spike trains [T, B, ...] and labels [B]
@@ -272,14 +273,6 @@ class Augmented(Samples):
         self.epoch = 0
         self.one(0)
     @property
-    def x(self):
-        "The samples of `ds` as they are."
-        return self.ds.x
-    @property
-    def shape(self):
-        "The shape of a stored sample."
-        return self.ds.shape
-    @property
     def epoch(self):
         "The epoch whose looks are asked for."
         return self.ds.epoch
@@ -287,6 +280,16 @@ class Augmented(Samples):
     def epoch(self, epoch): self.ds.epoch = epoch
 
 # %% ../nbs/experiment/06_data.ipynb #5b1e0d43
+@patch(as_prop=True)
+def x(self:Augmented):
+    "The samples as they are, unchanged."
+    return self.ds.x
+
+@patch(as_prop=True)
+def shape(self:Augmented):
+    "The shape of a stored sample."
+    return self.ds.shape
+
 @patch
 def key(self:Augmented, i):
     "The seed of what sample `i` draws in this epoch."
@@ -493,16 +496,18 @@ class Data:
     def shape(self):
         "The shape of an image, or of one time step: [C, H, W]."
         return self.test.shape[self.test.time_first:]
-    @property
-    def in_channels(self):
-        "How many channels an image has."
-        return self.shape[0]
-    @property
-    def image_size(self):
-        "Height and width of an image."
-        return self.shape[1:]
 
 # %% ../nbs/experiment/06_data.ipynb #5b1e0d45
+@patch(as_prop=True)
+def in_channels(self:Data):
+    "How many channels an image has."
+    return self.shape[0]
+
+@patch(as_prop=True)
+def image_size(self:Data):
+    "Height and width of an image."
+    return self.shape[1:]
+
 @patch
 def __repr__(self:Data):
     counts = [f'{len(o):,}' for o in (self.train, self.valid, self.test)]
@@ -1130,6 +1135,7 @@ def _from(dataset, name, signed, events, seed, in_memory):
     lazy = Lazy(dataset, signed, events, seed)
     return _read_in(lazy) if in_memory else lazy
 
+# %% ../nbs/experiment/06_data.ipynb #5b1e0d68
 @delegates(in_parts)
 def from_dataset(
     dataset:Dataset,      # of pairs: image [C, H, W], picture or spike train [T, C, H, W], and its label
