@@ -137,7 +137,8 @@ def planes(g):
 
 def images(g):
     C = pick(g, 1, 3)
-    x = tensor(torch.rand(2, C, 5, 6, generator=g)*2-1)
+    x = torch.rand(2, C, 5, 6, generator=g)
+    x = tensor(x*(x>.7)) # mostly black
     with use('numba'): Conv2d(C, 4, 3)(Poisson(pick(g, 1, 6))(x))
     unharmed()
 
@@ -170,7 +171,7 @@ def test_no_kernel_reads_or_writes_beyond_its_arrays(layer, n):
     r = call(code, f'{layer} {n}', *here())
     assert r.stdout.endswith('done\n'), f'{r.stdout[-100:]}\n{r.stderr[-3000:]}'
 
-@pytest.mark.parametrize('what', ['load(a, 1, 0, z)', 'store(a, -1, 0, z)'])
+@pytest.mark.parametrize('what', ['return total(load(a, 1, 0, z))', 'store(a, -1, 0, z)'])
 def test_the_guards_notice(what):
     "A row read one float too late, or written one float too early"
     change = f"""
@@ -179,8 +180,7 @@ from snnkit.engine.lanes import load, store, zeros, total, one_row, sixteen
 @njit
 def f(a):
     z = zeros(sixteen, one_row)
-    v = {what}
-    return 0. if v is None else total(v)
+    {what}
 f(guarded((16,), np.float32, 1))
 unharmed()
 """
