@@ -373,8 +373,8 @@ class Source(NamedTuple):
     weights:list # names of the parameters that scale it
     joined:bool  # does something join it that they do not scale?
 
-_sums = 'Add', 'Sub', 'Cat', 'Stack'                  # operations whose terms are scaled one by one
-_synapses = 'Conv', 'Addmm', 'Mm', 'Bmm', 'BatchNorm' # operations that need no graph behind their input to be more than weights
+_sums = 'AddBackward0', 'SubBackward0', 'CatBackward0', 'StackBackward0' # their terms are scaled one by one
+_synapses = 'Conv', 'Addmm', 'Mm', 'Bmm', 'BatchNorm'                    # weights meet a current or spikes here
 
 def _only_weights(node): # is what comes out of `node` made of weights alone?
     if hasattr(node, 'variable'): return isinstance(node.variable, nn.Parameter)
@@ -397,8 +397,9 @@ def weights_behind(
         return ({node.variable}, False) if mine else (set(), True)
     before = [o for o,_ in node.next_functions]
     weights = [o for o in before if o is not None and _only_weights(o)]
-    is_sum = node.name().startswith(_sums)
+    is_sum = node.name() in _sums
     if weights and not is_sum: return set().union(*map(_leaves, weights)),False
+    if any(o in node.name() for o in _synapses): return set(),True # such as a norm without scale: no weight reaches through it
     ways = before if is_sum else [o for o in before if o is not None] or [None]
     found = [weights_behind(o) for o in ways]
     return set().union(*[w for w,_ in found]),any(j for _,j in found)
