@@ -11,7 +11,7 @@ __all__ = ['over_time', 'digests', 'models', 'lee_init', 'check_dropout', 'check
 # %% ../nbs/network/05_models.ipynb #aa2c4efa
 import copy, hashlib, math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.resources import files
@@ -401,7 +401,7 @@ def weights_behind(
 def cut(
     model:nn.Module, # its encoder's and neurons' outputs are cut from autograd's graph
     hear             # called as `hear(name, layer, current)` before a neuron works
-):
+)->Iterator:         # for a `with` statement
     "Within this context every layer of neurons begins a graph of its own."
     def before(name): return lambda m, args: hear(name, m, dense(args[0]))
     def after(m, args, y): return dense(y).detach().requires_grad_()
@@ -599,7 +599,7 @@ def _stranger(m): # a layer of torch's own that would not know what to do with t
 @contextmanager
 def no_strangers(
     model:nn.Module # a spiking network
-):
+)->Iterator:        # for a `with` statement
     "Within this context one of torch's own layers raises a ValueError if it is given a tensor with time."
     window = [] # time steps and batch, as the first layer over time sees them
     def learn(m, args, y):
@@ -631,7 +631,7 @@ def check_model(
     need(isinstance(x, torch.Tensor), f'`x` is {type(x).__name__}', 'it must be a tensor', 'Give a few images.')
     x = x[:, :2] if takes_trains(model) else x[:2]
     batch = x.shape[1] if takes_trains(model) else len(x)
-    spiking,training = any(isinstance(m, Neuron) for m in model.modules()),model.training
+    spiking,training = any(isinstance(m, (Neuron, Encoder, OverTime)) for m in model.modules()),model.training
     model.eval()
     try:
         with use('torch'), own_stream(0), no_strangers(model): y = dense(model(x))
