@@ -7,7 +7,7 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/network/layers.html.md
 # %% auto #0
 __all__ = ['roads', 'norms', 'Road', 'found', 'has', 'mode', 'use', 'offer', 'dense', 'check_tensor', 'OverTime', 'Conv2d',
            'Linear', 'AvgPool2d', 'Flatten', 'MaxPool2d', 'Norm', 'BatchNorm2d', 'Poisson', 'Dropout', 'Neuron', 'LIF',
-           'unchanged', 'IF', 'Integrator', 'watch', 'spike_trains', 'ThresholdBatchNorm2d', 'PerStep',
+           'unchanged', 'IF', 'Integrator', 'check_module', 'watch', 'spike_trains', 'ThresholdBatchNorm2d', 'PerStep',
            'StepBatchNorm2d', 'ScaledBatchNorm2d', 'make_norm', 'merged', 'check_foldable', 'fold', 'Subsample',
            'Residual']
 
@@ -108,8 +108,8 @@ def check_tensor(
          'Encode images first, such as with `Poisson(num_steps)`, or give a spike train as `x.float()`.')
     return f'`x` of {name} has shape {tuple(x.shape)}'
 
-_no_time = ('If this is one image without a batch, give `image[None]`. If these are images, put an encoder first, such as '
-            '`Poisson(num_steps)`.')
+_no_time = ('If this is one image without a batch, give `image[None]`. '
+            'If these are images, put an encoder first, such as `Poisson(num_steps)`.')
 
 # %% ../nbs/network/04_layers.ipynb #304bb4cd
 class OverTime:
@@ -120,14 +120,13 @@ class OverTime:
     def check(self, x):
         "Raise a ValueError unless `x` has the layer's shape."
         found = check_tensor(self, x, self.shape)
-        ndim = self.shape.count(',')+1
-        mend = _no_time if x.ndim==ndim-1 else 'Look at what the layer before it gives.'
-        need(x.ndim==ndim, found, f'it must be {self.shape}, time first', mend)
+        missing = self.shape.count(',')+1 - x.ndim
+        mend = _no_time if missing==1 else 'Look at the layer before it.'
+        need(missing==0, found, f'it must be {self.shape}, time first', mend)
         if self.size is None: return
         attribute,dim = self.size
         n = getattr(self, attribute)
-        need(x.shape[dim]==n, found, f'its dimension {dim} must be {attribute}={n}',
-             'Build the layer for this input, or mend the layer before it.')
+        need(x.shape[dim]==n, found, f'its dimension {dim} must be {attribute}={n}', 'Mend this layer or the last one.')
 
     def forward(self, x):
         self.check(x)
@@ -139,9 +138,10 @@ class OverTime:
         return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
     def counterpart(self):
-        "The layer without time, with the same options and the very same weights; raises ValueError where there is none."
+        "The layer without time, with the same options and the very same weights; else a ValueError."
         plain = next(c for c in type(self).__mro__ if issubclass(c, nn.Module) and not issubclass(c, OverTime))
-        need(plain is not nn.Module, f'{type(self).__name__} is no layer of torch over time', 'then it must name its own counterpart',
+        need(plain is not nn.Module, f'{type(self).__name__} is no layer of torch over time',
+             'then it must name its own counterpart',
              'Give it a method `counterpart` that returns the module in its place; `return self` if it is the same.')
         ann = copy.copy(self)
         lists = {k: v.copy() for k,v in vars(self).items() if isinstance(v, dict)}
@@ -169,8 +169,8 @@ class MaxPool2d(OverTime, nn.MaxPool2d):
     "`torch.nn.MaxPool2d` over time: spikes in, spikes out; raises ValueError for `return_indices`."
     def check(self, x):
         super().check(x)
-        need(not self.return_indices, '`return_indices` of MaxPool2d is True', 'a layer over time gives spikes and nothing else',
-             'Leave it out.')
+        need(not self.return_indices, '`return_indices` of MaxPool2d is True',
+             'a layer over time gives spikes and nothing else', 'Leave it out.')
 
 # %% ../nbs/network/04_layers.ipynb #c86f12b0
 class Norm(OverTime):
@@ -252,17 +252,22 @@ class Neuron(nn.Module):
         state,spikes = None,[]
         for x_t in dense(x):
             out = self.step(x_t, state)
-            pair = isinstance(out, tuple) and len(out)==2 and isinstance(out[0], torch.Tensor)
-            need(pair and out[0].shape==x_t.shape, f'`step` of {type(self).__name__} gives {_kind(out)}',
-                 f'it must give spikes of shape {tuple(x_t.shape)} and the new state', 'End it with `return spikes, state`.')
+            self.check_step(x_t, out)
             s,state = out
             spikes.append(s)
         return torch.stack(spikes)
+
+    def check_step(self, x, out):
+        "Raise a ValueError unless `out` is what a step at the current `x` must give."
+        pair = isinstance(out, tuple) and len(out)==2 and isinstance(out[0], torch.Tensor)
+        need(pair and out[0].shape==x.shape, f'`step` of {type(self).__name__} gives {_kind(out)}',
+             f'it must give spikes of shape {tuple(x.shape)} and the new state', 'End it with `return spikes, state`.')
 
     def counterpart(self):
         "What takes its place in a conventional network."
         return nn.ReLU()
 
+# %% ../nbs/network/04_layers.ipynb #988b8ec0
 def _kind(o): # what it is, for a message
     if isinstance(o, torch.Tensor): return f'one tensor of shape {tuple(o.shape)}'
     if isinstance(o, tuple): return f'({", ".join(map(_kind, o))})'
@@ -284,7 +289,7 @@ class LIF(Neuron):
 
     def options(self):
         "What `lif` is called with, besides the currents."
-        return dict(leak=self.leak, threshold=self.threshold, reset=self.reset, refractory=self.refractory, grad=self.grad)
+        return {o: getattr(self, o) for o in ('leak', 'threshold', 'reset', 'refractory', 'grad')}
 
     def check(self, x):
         super().check(x)
@@ -347,15 +352,24 @@ class Integrator(nn.Module):
         return nn.Identity()
 
 # %% ../nbs/network/04_layers.ipynb #0a8fecd0
+def check_module(
+    name:str, # the argument's name
+    value     # what ought to be a module
+):
+    "Raise a ValueError unless `value` is a torch module."
+    need(isinstance(value, nn.Module), f'`{name}` is {value if isinstance(value, type) else type(value).__name__}',
+         'it must be a torch module', 'Give the network or layer itself, built.')
+
 @contextmanager
 def watch(
     model:nn.Module, # any model
     fn,              # called as `fn(name, layer, x, y)` with a layer's input and output
     kinds=Neuron     # class or tuple of classes of layers to listen to
 )->Iterator:         # for a `with` statement
-    "Within this context `fn` hears every layer of `kinds` in `model`; raises ValueError for what is no model or function."
-    need(isinstance(model, nn.Module), f'`model` is {type(model).__name__}', 'it must be a module', 'Give the network itself.')
-    need(callable(fn), f'`fn` is {type(fn).__name__}', 'it must be a function of name, layer, input and output', 'Write one.')
+    "Within this context `fn` hears every layer of `kinds` in `model`; raises ValueError for what is none."
+    check_module('model', model)
+    need(callable(fn), f'`fn` is {type(fn).__name__}', 'it must be a function of name, layer, input and output',
+         'Write one.')
     def listen(name): return lambda layer, args, y: fn(name, layer, args[0] if args else None, y)
     hooks = [m.register_forward_hook(listen(n)) for n,m in model.named_modules() if isinstance(m, kinds)]
     try: yield
@@ -411,7 +425,7 @@ class PerStep(Norm):
     "Mixin for norms with parameters of their own for each of `num_steps` time steps."
     @staticmethod
     def options(num_steps, affine=True, **kw):
-        "torch's options; raises ValueError for a number of steps that is none, and where there are to be no parameters."
+        "torch's options; raises ValueError for a number of steps that is none, and without parameters."
         check_steps(num_steps)
         need(affine, f'`affine` is {affine}', 'this norm is made of its parameters for each step',
              'Leave it out, or take `BatchNorm2d` or `ThresholdBatchNorm2d`.')
@@ -460,7 +474,7 @@ class StepBatchNorm2d(PerStep, nn.BatchNorm2d):
 
 # %% ../nbs/network/04_layers.ipynb #8ad21f37
 class ScaledBatchNorm2d(PerStep, nn.BatchNorm2d):
-    "Batch norm with shared statistics, and a scale and a shift for every time step and channel: TEBN (Duan et al. 2022)."
+    "Batch norm with shared statistics, a scale and a shift for every step and channel: TEBN (Duan et al. 2022)."
     def __init__(self,
         num_features:int, # channels C
         num_steps:int,    # time steps T
@@ -506,7 +520,8 @@ def merged(
     "`synapse` with weights and bias that take in the fixed statistics and the affine map of `norm`; else a ValueError."
     need(isinstance(synapse, (nn.Conv2d, nn.Linear)), f'`synapse` is {type(synapse).__name__}',
          'it must be a convolution or linear layer', 'Give the layer before the norm.')
-    need(isinstance(norm, _BatchNorm), f'`norm` is {type(norm).__name__}', 'it must be a batch norm', 'Give the layer behind the synapse.')
+    need(isinstance(norm, _BatchNorm), f'`norm` is {type(norm).__name__}', 'it must be a batch norm',
+         'Give the layer behind the synapse.')
     gamma,beta = (default if o is None else o for o,default in ((norm.weight, 1.), (norm.bias, 0.)))
     a = getattr(norm, 'gain', 1.)*gamma*torch.rsqrt(norm.running_var+norm.eps)
     b = 0. if synapse.bias is None else synapse.bias
@@ -531,7 +546,7 @@ def fold(
     model:nn.Module # any network
 )->nn.Module:       # a copy for inference, in `eval` mode, without norms
     "Merge every batch norm into the synapse before it; raises ValueError for a norm that cannot be."
-    need(isinstance(model, nn.Module), f'`model` is {type(model).__name__}', 'it must be a module', 'Give the network itself.')
+    check_module('model', model)
     model = copy.deepcopy(model).eval()
     for n,m in model.named_modules():
         if isinstance(m, _BatchNorm): check_foldable(n, m)
@@ -571,16 +586,15 @@ class Residual(nn.Module):
     ):
         super().__init__()
         shortcut = nn.Identity() if shortcut is None else shortcut
-        for name,m in dict(body=body, neuron=neuron, shortcut=shortcut).items():
-            need(isinstance(m, nn.Module), f'`{name}` is {type(m).__name__}', 'it must be a module', 'Build the layer.')
+        for name,m in dict(body=body, neuron=neuron, shortcut=shortcut).items(): check_module(name, m)
         need(not isinstance(_last(body), Neuron), '`body` ends with a neuron', 'it must end with a current',
              'Leave its last neuron to `neuron`.')
         self.body,self.shortcut,self.neuron = body,shortcut,neuron
 
     def forward(self, x):
         a,b = self.body(x),self.shortcut(x)
-        need(a.shape==b.shape, f'`body` gives {tuple(a.shape)}, `shortcut` {tuple(b.shape)}', 'their currents are added',
-             'Give the shortcut the stride and channels of the body.')
+        need(a.shape==b.shape, f'`body` gives {tuple(a.shape)}, `shortcut` {tuple(b.shape)}',
+             'their currents are added', 'Give the shortcut the stride and channels of the body.')
         return self.neuron(dense(a)+dense(b))
 
 def _last(m): # its last layer, as far as `Sequential` tells

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import torch
 
-from .core import need
+from .core import check_number, need
 
 # %% ../nbs/network/02_neuron.ipynb #0f7acd52
 def membrane_step(
@@ -32,10 +32,10 @@ def membrane_step(
 
 # %% ../nbs/network/02_neuron.ipynb #56b3dc6f
 class Trace(NamedTuple):
-    "What `simulate` saw."
-    time:torch.Tensor      # end of every step, ms, shape [T]
-    potential:torch.Tensor # membrane at those times, mV, before any reset, shape [T, ...]
-    spike_times:torch.Tensor|list # ms, shape [number of spikes]; for currents [T, ...] a list of these, one a neuron, in flattened order
+    "What `simulate` saw; for currents `[T, ...]` the spike times are a list, one tensor a neuron, in flattened order."
+    time:torch.Tensor             # end of every step, ms, shape [T]
+    potential:torch.Tensor        # membrane at those times, mV, before any reset, shape [T, ...]
+    spike_times:torch.Tensor|list # ms, shape [number of spikes], or a list of these
 
 # %% ../nbs/network/02_neuron.ipynb #fe91d5d2
 def spike_times(
@@ -47,13 +47,18 @@ def spike_times(
     return [time[f] for f in fired.flatten(1).unbind(1)]
 
 # %% ../nbs/network/02_neuron.ipynb #db475b59
+_mend = dict(dt='Give the step in ms, such as 0.25.', tau='Give R*C in ms: 2 kΩ * 5 µF = 10.',
+             resistance='Give R in kΩ, such as 2.', duration='Give it in ms, such as 100.')
+
+def _check_positive(**numbers):
+    for n,v in numbers.items(): check_number(n, v, '(0, inf)', _mend[n])
+
 def _check_neuron(threshold, rest, refractory, **positive):
-    mend = dict(dt='Give the step in ms, such as 0.25.', tau='Give R*C in ms: 2 kΩ * 5 µF = 10.', resistance='Give R in kΩ, such as 2.')
-    for n,v in positive.items(): need(0<v<math.inf, f'`{n}` is {v}', 'it must be positive and finite', mend[n])
-    need(-math.inf<rest<threshold<math.inf, f'`threshold` is {threshold} and `rest` is {rest}',
-          'both must be finite and `threshold` above `rest`', 'Raise `threshold` or lower `rest`, both in mV.')
-    need(0<=refractory<math.inf, f'`refractory` is {refractory}', 'it must be finite and not negative',
-          'Give it in ms, or 0 for none.')
+    _check_positive(**positive)
+    for n,v in dict(threshold=threshold, rest=rest).items(): check_number(n, v, '(-inf, inf)', 'Give it in mV.')
+    need(rest<threshold, f'`threshold` is {threshold} and `rest` is {rest}', '`threshold` must be above `rest`',
+         'Raise `threshold` or lower `rest`, both in mV.')
+    check_number('refractory', refractory, '[0, inf)', 'Give it in ms, or 0 for none.')
 
 # %% ../nbs/network/02_neuron.ipynb #8b977e1e
 def _check_current(current, resistance):
@@ -61,10 +66,10 @@ def _check_current(current, resistance):
     found = f'a tensor of {current.dtype}' if tensor else f'of type {type(current).__name__}'
     need(tensor and current.is_floating_point(), f'`current` is {found}', 'it must be a torch tensor of floats, in µA',
           'Use `current.float()`.' if tensor else 'Use `torch.tensor(current, dtype=torch.float32)`.')
-    bad = (~torch.isfinite(resistance*current)).nonzero()
-    if len(bad): raise ValueError(
-        f'`current` times `resistance` is NaN or infinite at {len(bad)} of {current.numel()} places, first at index {bad[0].tolist()}, '
-        'but must be finite everywhere. Mend the data, or silence such steps: `current.where(current.abs()<1e3, 0)`.')
+    bad = (~torch.isfinite(resistance*current)).nonzero().tolist()
+    where = f'at {len(bad)} of {current.numel()} places, first at index {bad[0]}' if bad else ''
+    need(not bad, f'`current` times `resistance` is NaN or infinite {where}', 'it must be finite everywhere',
+         'Mend the data, or silence such steps: `current.where(current.abs()<1e3, 0)`.')
 
 # %% ../nbs/network/02_neuron.ipynb #880a17d8
 def simulate(
@@ -79,9 +84,10 @@ def simulate(
     "Leaky integrate-and-fire neurons driven by `current`; raises ValueError for values without physical sense."
     _check_neuron(threshold, rest, refractory, dt=dt, tau=tau, resistance=resistance)
     _check_current(current, resistance)
-    need(current.ndim and current.numel(), f'`current` has shape {list(current.shape)}', 'it must be [T] or [T, ...] and not empty',
-          'Give it one value a step.')
-    u,wait,us = torch.full_like(current[0], rest), torch.zeros_like(current[0], dtype=torch.long), []
+    need(current.ndim and current.numel(), f'`current` has shape {list(current.shape)}',
+         'it must be [T] or [T, ...] and not empty', 'Give it one value a step.')
+    u,us = torch.full_like(current[0], rest),[]
+    wait = torch.zeros_like(current[0], dtype=torch.long)
     for i in current:
         u = torch.where(wait>0, rest, membrane_step(u, i, dt, tau, resistance, rest))
         us.append(u)
@@ -97,8 +103,9 @@ def time_grid(
     dt:float=.25         # length of a step, ms
 )->torch.Tensor:         # shape [T]
     "Middle of each of the `duration`/`dt` steps, in ms: where to evaluate a drive current."
-    need(0<dt<=duration<math.inf, f'`dt` is {dt} and `duration` is {duration}', 'both must be finite and 0 < `dt` <= `duration`',
-          'Give both in ms.')
+    _check_positive(duration=duration, dt=dt)
+    need(dt<=duration, f'`dt` is {dt} and `duration` is {duration}', '`dt` must not be longer than `duration`',
+         'Give both in ms.')
     return dt*(torch.arange(round(duration/dt))+.5)
 
 # %% ../nbs/network/02_neuron.ipynb #99a51258
@@ -119,9 +126,14 @@ def sines(
     phases:tuple=None       # degrees, 90 makes a cosine; all 0 by default
 )->torch.Tensor:            # current, µA, same shape as `t`
     "Sum of sines with these `amplitudes`, angular frequencies `degrees` and `phases`."
+    for name,values in dict(amplitudes=amplitudes, degrees=degrees, phases=phases or ()).items():
+        need(isinstance(values, (tuple, list)), f'`{name}` is {values!r}', 'it must be a tuple of numbers, one a sine',
+             'Put it in brackets.')
+        for o in values: check_number(f'each of {name}', o, '(-inf, inf)', 'Give a number for each sine.')
     phases = phases or (0.,)*len(amplitudes)
     n = len(amplitudes), len(degrees), len(phases)
-    need(len(set(n))==1 and n[0], f'`amplitudes`, `degrees`, `phases` have {n} entries', 'all need one for each sine', 'Repeat or drop some.')
+    need(len(set(n))==1 and n[0], f'`amplitudes`, `degrees`, `phases` have {n} entries', 'all need one for each sine',
+         'Repeat or drop some.')
     return sum(a*torch.sin(torch.deg2rad(d*t+p)) for a,d,p in zip(amplitudes, degrees, phases))
 
 # %% ../nbs/network/02_neuron.ipynb #e3ab5546
@@ -132,6 +144,7 @@ def plot_trace(
     axs=None              # two axes to draw on; a new figure by default
 )->list:                  # the two axes
     "Draw `current` and the membrane in `trace` that it drives, with `threshold` and spikes."
+    _check_current(current, 1.)
     need(current.ndim==1, f'`current` has shape {list(current.shape)}', 'it must be [T]', 'Draw one neuron at a time.')
     if axs is None: axs = plt.subplots(2, sharex=True, figsize=(6, 3.4), height_ratios=(1, 2), layout='constrained')[1]
     t,u = trace.time.cpu(), trace.potential.detach().cpu()
@@ -181,8 +194,8 @@ def tau_to_leak(
     dt:float=1.  # length of a step; 1 counts `tau` in steps
 )->float:        # leak in (0, 1]
     "Factor `exp(-dt/tau)` by which the potential shrinks in one step."
-    need(tau>0 and 0<dt<math.inf, f'`tau` is {tau} and `dt` is {dt}', 'both must be positive and `dt` finite',
-          'Give both in ms, or `tau` in steps.')
+    _check_positive(dt=dt)
+    if tau!=math.inf: _check_positive(tau=tau) # an infinite one forgets nothing
     return math.exp(-dt/tau)
 
 # %% ../nbs/network/02_neuron.ipynb #1a275ede
@@ -191,6 +204,6 @@ def leak_to_tau(
     dt:float=1.  # length of a step; 1 gives tau in steps
 )->float:        # time constant, in the unit of `dt`; infinite without leak
     "Time constant `-dt/ln(leak)` of a membrane that shrinks by `leak` in one step."
-    need(0<leak<=1 and 0<dt<math.inf, f'`leak` is {leak} and `dt` is {dt}', '`leak` must be in (0, 1] and `dt` positive and finite',
-          'A leak of 1 forgets nothing.')
+    check_number('leak', leak, '(0, 1]', 'A leak of 1 forgets nothing.')
+    _check_positive(dt=dt)
     return math.inf if leak==1 else -dt/math.log(leak)

@@ -24,7 +24,8 @@ def check_constant(
     value     # what ought to be a plain number
 ):
     "Raise a ValueError if `value` is a tensor: it would be used, and would silently get no gradient."
-    need(not isinstance(value, torch.Tensor), f'`{name}` is a {type(value).__name__}', 'no gradient of `lif` reaches it: it must be a number',
+    need(not isinstance(value, torch.Tensor), f'`{name}` is a {type(value).__name__}',
+         'no gradient of `lif` reaches it: it must be a number',
          f'Give `float({name})`, or write a `Neuron` that learns it, as the chapter on layers does (PLIF).')
 
 def check_leak(
@@ -57,7 +58,8 @@ def check_currents(
     tensor = isinstance(x, torch.Tensor)
     found = f'`x` is {tuple(x.shape)} of {x.dtype}' if tensor else f'`x` is {type(x).__name__}'
     need(tensor and x.is_floating_point() and x.ndim>0 and len(x)>0, found,
-         'currents must be a float tensor with time first, shape [T, ...]', 'Encode images first: `poisson(images, num_steps)`.')
+         'currents must be a float tensor with time first, shape [T, ...]',
+         'Encode images first: `poisson(images, num_steps)`.')
 
 # %% ../nbs/network/03_spikebp.ipynb #08be0431
 class Fire(Function):
@@ -166,7 +168,7 @@ def lif_autograd(
     refractory:int=0,    # steps of rest after a spike
     grad='spike_bp'      # 'spike_bp', 'straight_through', a surrogate's name, or a function of `u - threshold`
 )->torch.Tensor:         # spike train, shape [T, ...]
-    "The neuron as a plain time loop under autograd: slow, and the witness for `lif` (Lee et al. 2020, the authors' program)."
+    "The neuron as a plain time loop under autograd: slow, and the witness for `lif` (Lee et al. 2020)."
     check_neuron(leak, threshold, reset, refractory, grad)
     check_currents(x)
     state,out = None,[]
@@ -277,7 +279,7 @@ def lif(
     refractory:int=0,    # steps of rest after a spike
     grad='spike_bp'      # 'spike_bp', 'straight_through', a surrogate's name, or a function of `u - threshold`
 )->torch.Tensor:         # spike train in {0, 1}, shape [T, ...]
-    "Leaky integrate-and-fire neurons over a whole window, with the gradient `grad`; raises ValueError for options that are no neuron's."
+    "Leaky integrate-and-fire neurons over a whole window; raises ValueError for options that are no neuron's."
     check_neuron(leak, threshold, reset, refractory, grad)
     check_currents(x)
     return _LIF.apply(x, leak, threshold, reset, refractory, grad)
@@ -311,7 +313,7 @@ def integrate(
     x:torch.Tensor,  # input currents, shape [T, ...]
     leak:float=.99   # membrane left after a step, in (0, 1]
 )->torch.Tensor:     # the last membrane over the number of steps, shape [...]
-    "The readout: integrates without firing, leak in the value and not in the gradient (Lee et al. 2020); else a ValueError."
+    "The readout: leak in the value, not in the gradient (Lee et al. 2020); raises ValueError for what are no currents."
     check_leak(leak)
     check_currents(x)
     return _Integrate.apply(x, leak)

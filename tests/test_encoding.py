@@ -1,9 +1,10 @@
 "What encoders and layers promise for any input: rates, shapes, no NaN, nothing shared between images of a batch."
+import math
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from scipy.stats import binom
 from snnkit.core import seeded
-from snnkit.encoding import Direct, Latency, Poisson, direct, latency, poisson
+from snnkit.encoding import Direct, Latency, Poisson, direct, latency, plot_encoding, poisson, raster
 from snnkit.layers import IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear
 from snnkit.models import twin
 
@@ -62,3 +63,22 @@ def test_twin_starts_from_the_same_weights_and_shares_none(seed):
     assert ours.keys()==theirs.keys() and all(ours[k].equal(theirs[k]) for k in ours)
     with torch.no_grad(): [p.zero_() for p in ann.parameters()]
     assert any(p.any() for p in net.parameters())
+
+odd = [None, 'x', True, -1, math.nan, [], [.5], object(), torch.zeros(2, dtype=torch.uint8), torch.zeros(0, 3), torch.tensor([2.]), torch.tensor([math.nan])]
+
+@pytest.mark.parametrize('encode', [lambda o: poisson(o, 3), lambda o: direct(o, 3), lambda o: latency(o, 3), Poisson(3), Poisson(3, .5), Direct(3), Latency(3)])
+def test_odd_images(encode):
+    for o in odd:
+        with pytest.raises(ValueError, match='`x`'): encode(o)
+
+@pytest.mark.parametrize('encode', [poisson, direct, latency, lambda x, T: Poisson(T), lambda x, T: Direct(T), lambda x, T: Latency(T)])
+def test_odd_steps(encode):
+    for o in (None, 'x', True, 0, -1, 1.5, math.nan, [], torch.tensor(3)):
+        with pytest.raises(ValueError, match='`num_steps`'): encode(torch.zeros(1, 2), o)
+
+def test_odd_pictures():
+    for o in (None, 'x', 3, [], torch.zeros(3), torch.zeros(2, 2, 2)):
+        with pytest.raises(ValueError, match='`spikes`'): raster(o)
+        with pytest.raises(ValueError, match='`spikes`'): plot_encoding(torch.zeros(1, 2, 2), o)
+    for o in (None, 'x', torch.zeros(2)):
+        with pytest.raises(ValueError, match='`image`'): plot_encoding(o, torch.zeros(3, 1, 2, 2))

@@ -1,5 +1,5 @@
 "The networks are Lee et al.'s, and Tan and Le's, by shape, size, names and draws; every one trains with every norm; twins match; calibrated layers fire as asked."
-import copy,inspect,math
+import copy,inspect,math,sys
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
@@ -8,9 +8,11 @@ from torchvision.models.efficientnet import MBConv
 from snnkit.core import seeded
 from snnkit.encoding import Direct
 from snnkit.layers import dense, use
-from snnkit.layers import LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, Poisson, Residual, Subsample, norms, spike_trains, watch
-from snnkit.models import build, calibrate, efficientnet, find_factor, lee_init, lenet, lif_rates, models, resnet, resnet9, resnet11, twin, vgg, vgg9
-from snnkit.training import squared_error
+from snnkit.layers import (IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d, Neuron, Poisson, Residual,
+                           Subsample, norms, watch)
+from snnkit.models import (MeanOverTime, build, calibrate, check_model, efficientnet, find_factor, imported, lee_init, lenet, load_state, makers, models,
+                           neuron_rates, plain, resnet, resnet9, resnet11, takes_trains, twin, vgg, vgg9)
+from snnkit.spikebp import fire
 
 few = settings(max_examples=30, deadline=None, derandomize=True)
 kinds = [None, *norms]
@@ -56,14 +58,14 @@ def test_depth_counts_layers_with_weights(depth):
 
 @pytest.mark.parametrize('f,C,size,params,work', [(lenet, 1, 28, .5175, 5.784), (vgg9, 3, 32, 5.93888, 194.7), (resnet11, 3, 32, 17.9, 607.9)], ids=lambda o: getattr(o, '__name__', None))
 def test_sizes_of_lees_nets(f, C, size, params, work):
-    net = f(num_steps=1)
+    net = f(num_steps=1, norm=None)
     assert count(net)/1e6==pytest.approx(params, rel=.01) and macs(net, C, size)/1e6==pytest.approx(work, rel=.01)
 
 def test_resnet11_by_hand():
     "Parameters from the table of layers: convolutions, their shortcuts, two linear layers"
     block = lambda c,o,short: 9*c*o+9*o*o+c*o*short
-    assert count(resnet11())==27*64 + block(64, 128, 1) + block(128, 256, 1) + block(256, 512, 1) + block(512, 512, 0) + 512*16*1024 + 1024*10
-    net = resnet11(width=2)
+    assert count(resnet11(norm=None))==27*64 + block(64, 128, 1) + block(128, 256, 1) + block(256, 512, 1) + block(512, 512, 0) + 512*16*1024 + 1024*10
+    net = resnet11(width=2, norm=None)
     strides = [m.body[0].stride+m.body[-1].stride for m in (net.block1, net.block2, net.block3, net.block4)]
     assert strides==[(1, 1, 1, 1), (1, 1, 2, 2), (1, 1, 1, 1), (1, 1, 2, 2)]
     shorts = net.block1.shortcut,net.block2.shortcut,net.block3.shortcut
@@ -89,7 +91,7 @@ def test_efficientnet_is_the_original_without_its_gates(width, depth, theirs):
 
 def test_names_of_plain_nets():
     assert list(dict(lenet().named_children()))=='encoder conv1 lif1 pool1 if1 conv2 lif2 pool2 if2 flatten fc1 lif3 fc2 readout'.split()
-    assert list(dict(vgg9().named_children()))==('encoder conv1 lif1 conv2 lif2 pool1 if1 conv3 lif3 conv4 lif4 pool2 if2 conv5 lif5 conv6 lif6 conv7 lif7 pool3 if3 '
+    assert list(dict(vgg9(norm=None).named_children()))==('encoder conv1 lif1 conv2 lif2 pool1 if1 conv3 lif3 conv4 lif4 pool2 if2 conv5 lif5 conv6 lif6 conv7 lif7 pool3 if3 '
                                                  'flatten fc1 lif8 fc2 readout').split()
     full = list(dict(lenet(norm='shared', dropout=.1).named_children()))
     assert full=='encoder conv1 norm1 lif1 drop1 pool1 if1 conv2 norm2 lif2 drop2 pool2 if2 flatten fc1 lif3 drop3 fc2 readout'.split()
@@ -119,7 +121,7 @@ def test_names_of_residual_nets():
 
 def test_vgg9_is_lees_net_to_the_bit():
     "Layer by layer, drawn in the order of the layers"
-    torch.manual_seed(5); net = vgg9(); after = torch.rand(3)
+    torch.manual_seed(5); net = vgg9(norm=None); after = torch.rand(3)
     torch.manual_seed(5)
     shapes = [(3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 256)]
     layers = [Conv2d(c, o, 3, padding=1, bias=False) for c,o in shapes] + [Linear(4096, 1024, bias=False), Linear(1024, 10, bias=False)]
@@ -163,24 +165,11 @@ def test_a_training_step_changes_every_weight(name, norm, dropout):
     net,x = tiny(name, norm=norm, dropout=dropout)
     calibrate(net, x, rate_for(name))
     before = copy.deepcopy(net)
-    loss = squared_error(net(x), torch.tensor([0, 1, 2]))
+    loss = (net(x)-torch.eye(10)[[0, 1, 2]]).square().sum()/2
     loss.backward()
     torch.optim.SGD(net.parameters(), .1).step()
     for (n,p),q in zip(net.named_parameters(), before.parameters()): assert p.isfinite().all() and not p.equal(q), n
     assert net.eval()(x).isfinite().all()
-
-@pytest.mark.parametrize('name', [o for o in models if o!='lenet'])
-def test_events_give_the_same_spikes(name):
-    net,x = tiny(name, leak=.75)
-    calibrate(net, x, rate_for(name))
-    with torch.no_grad():
-        for p in net.parameters(): p.copy_((p*64).round()/64) # sums are exact in every order
-    trains = []
-    for mode in ('numba', 'torch'):
-        torch.manual_seed(0)
-        with use(mode): trains.append(spike_trains(net, x))
-    assert len(trains[0])==sum(isinstance(m, (LIF, Poisson)) for m in net.modules())
-    for n,s in trains[0].items(): assert s.equal(trains[1][n]) and s.any(), n
 
 # Twins
 
@@ -207,11 +196,11 @@ def test_calibrated_layers_fire_as_asked(name, norm, training):
     rest = {n: b.clone() for n,b in net.named_buffers()}
     torch.manual_seed(3); want = torch.rand(2); torch.manual_seed(3)
     rate,mode = rate_for(name),'torch' if name=='efficientnet' else 'auto' # in a chain that long one spike that rounding moves changes most spikes of the last layers
-    with use(mode): t,again = calibrate(net, x, rate),lif_rates(net, x)
+    with use(mode): t,again = calibrate(net, x, rate),neuron_rates(net, x)
     assert torch.rand(2).equal(want) and net.training is training and all(b.equal(rest[n]) for n,b in net.named_buffers())
     assert list(t)==['layer', 'before', 'after'] and list(t.layer)==[n for n,m in net.named_modules() if type(m) is LIF]
     assert t.after.between(.9*rate, 1.1*rate).all() and not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
-    assert again==dict(zip(t.layer, t.after))
+    assert {n: again[n] for n in t.layer}==dict(zip(t.layer, t.after))
 
 def test_calibration_scales_and_does_nothing_else():
     net,x = tiny('resnet11', norm='shared')
@@ -244,7 +233,9 @@ def test_calibration_refuses():
         calibrate(nn.Sequential(Direct(3), Conv2d(3, 4, 1), BatchNorm2d(4, affine=False), LIF()), x)
     fire = LIF()
     with pytest.raises(ValueError, match="'2' stands in `model` twice"): calibrate(nn.Sequential(Direct(3), Conv2d(3, 3, 1), fire, Conv2d(3, 3, 1), fire), x)
-    with pytest.raises(ValueError, match='holds a ModuleDict'): calibrate(nn.Sequential(Direct(3), nn.ModuleDict(dict(a=Flatten())), LIF()), x)
+    one = Conv2d(3, 3, 1)
+    with pytest.raises(ValueError, match="'1.weight' makes the currents of '2' and '4'"):
+        calibrate(nn.Sequential(Direct(3), one, LIF(), one, LIF()), x)
 
 def test_an_identity_alone_may_fire_too_much():
     "Spikes that join as they are cannot be scaled: here each of them is worth five thresholds"
@@ -263,6 +254,9 @@ def test_factor_is_found(rate, log):
 @pytest.mark.parametrize('f,kw,match', [
     (vgg, dict(depth=4), 'at least 5'), (vgg, dict(depth=9.), 'integer'), (vgg, dict(width=0), 'width'), (vgg9, dict(image_size=7), 'at least 8'),
     (resnet11, dict(width=0), 'width'), (resnet9, dict(image_size=1), 'image_size'), (resnet, dict(blocks=((2, 0),)), 'stride'), (resnet, dict(blocks=((.5, 1),)), 'channels'),
+    (lenet, dict(num_classes=0), '`num_classes` is 0'), (vgg9, dict(num_classes=True), '`num_classes` is True'), (resnet9, dict(in_channels=0), 'in_channels'),
+    (efficientnet, dict(num_classes=-1), 'num_classes'), (lenet, dict(encoder='poisson'), '`encoder` is str'), (vgg9, dict(encoder=Direct), '`encoder` is'),
+    (lenet, dict(num_steps='x'), 'num_steps'), (lenet, dict(image_size=None), 'image_size'), (lenet, dict(dropout='x'), 'dropout'), (lenet, dict(kappa=None), 'kappa'),
     (resnet9, dict(kappa=0), 'kappa'), (lenet, dict(leak=2), 'leak'), (resnet9, dict(reset='none'), 'reset'), (vgg9, dict(num_steps=0), 'num_steps'),
     (efficientnet, dict(width=0), '`width` is 0'), (efficientnet, dict(depth=-.5), '`depth` is -0.5'), (efficientnet, dict(width=math.inf), 'finite'), (efficientnet, dict(image_size=1), 'image_size')], ids=lambda o: getattr(o, '__name__', str(o)))
 def test_bad_arguments(f, kw, match):
@@ -274,3 +268,216 @@ def test_bad_parts(name):
     for p in (-.1, 1, 2.):
         with pytest.raises(ValueError, match=r'\[0, 1\)'): build(name, dropout=p)
     with pytest.raises(ValueError, match="'lenet', 'vgg9', 'vgg', 'resnet9', 'resnet11'"): build('resnet50')
+
+@pytest.mark.parametrize('f', [lee_init, twin, lambda o: calibrate(o, images(2)), lambda o: makers(o, images(2)), lambda o: check_model(o, images(2)),
+                               lambda o: load_state(o, {}, 'a file')])
+def test_odd_models(f):
+    for odd in (None, 'lenet', True, 3, [], nn.ReLU, torch.zeros(3)):
+        with pytest.raises(ValueError, match='`model`'): f(odd)
+
+@pytest.mark.parametrize('rate', [None, 'x', True, 0, 1, -1, math.nan, [], torch.tensor(.1)])
+def test_odd_rates(rate):
+    with pytest.raises(ValueError, match='`rate`'): calibrate(lenet(), images(2, 1, 28), rate)
+
+@pytest.mark.parametrize('state', [None, 'x', 3, [], dict(a=3), {3: torch.zeros(2)}])
+def test_odd_states(state):
+    with pytest.raises(ValueError, match='a file holds'): load_state(nn.Linear(2, 2), state, 'a file')
+
+# What a user writes
+
+class Adaptive(Neuron):
+    "A neuron of one's own"
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(2.))
+    def step(self, x, m):
+        u = x if m is None else m + x
+        s = fire(u-1)
+        return s, self.w.sigmoid()*(u-s)
+
+class Joined(nn.Module):
+    "Wired as no `Sequential` is: two ways that are summed, spikes put beside a current, a neuron of one's own"
+    def __init__(self, norm=False):
+        super().__init__()
+        self.encoder,self.a,self.fire_a = Direct(12),Conv2d(3, 8, 3, padding=1),Adaptive()
+        self.b,self.c,self.norm = Conv2d(8, 8, 3, padding=1),Conv2d(8, 8, 1),BatchNorm2d(8) if norm else nn.Identity()
+        self.fire_b,self.pool,self.d,self.fire_d = LIF(),MaxPool2d(2),Linear(16*36, 30),Adaptive()
+        self.flatten,self.out,self.readout = Flatten(),Linear(30, 4),Integrator()
+    def forward(self, x):
+        one = self.fire_a(self.a(self.encoder(x)))
+        two = self.fire_b(self.norm(self.b(one)) + .5*self.c(one) + one)
+        both = torch.cat([self.pool(one), self.pool(two)], -3)
+        return self.readout(self.out(self.fire_d(self.d(self.flatten(both)))))
+
+@pytest.mark.parametrize('norm', [False, True])
+def test_what_makes_a_current_is_found_however_a_net_is_wired(norm):
+    torch.manual_seed(0)
+    net = Joined(norm)
+    found = makers(net, images(4, 3, 12))
+    body = ['norm.weight', 'norm.bias'] if norm else ['b.weight', 'b.bias']
+    assert list(found)==['fire_a', 'fire_b', 'fire_d'] and [o.joined for o in found.values()]==[False, True, False]
+    assert found['fire_a'].weights==['a.weight', 'a.bias'] and set(found['fire_b'].weights)=={*body, 'c.weight', 'c.bias'}
+    assert found['fire_d'].weights==['d.weight', 'd.bias']
+    old = copy.deepcopy(net)
+    t = calibrate(net, images(4, 3, 12), .25)
+    assert t.after.between(.24, .26).all()
+    scaled = {w for o in found.values() for w in o.weights}
+    for (n,p),q in zip(net.named_parameters(), old.parameters()): assert p.equal(q) == (n not in scaled or not q.any()), n
+
+def test_users_net_has_a_twin():
+    net = Joined()
+    ann = twin(net)
+    assert ann(images(4, 3, 12)).shape==(4, 4) and type(ann.fire_a) is nn.ReLU and type(ann.pool) is nn.MaxPool2d
+    assert ann.a.weight.equal(net.a.weight) and ann.a.weight is not net.a.weight
+
+@pytest.mark.parametrize('depth', [11, 13])
+@pytest.mark.parametrize('norm', kinds)
+def test_calibration_of_deep_nets(depth, norm):
+    torch.manual_seed(0)
+    net = vgg(depth, 4, norm=norm, image_size=16)
+    assert calibrate(net, images(4, 3, 16)).after.between(.045, .055).all()
+
+def test_calibration_tells_of_currents_that_do_not_grow():
+    class Squash(nn.Module):
+        def forward(self, x): return .2*torch.tanh(x)
+    torch.manual_seed(0)
+    net = nn.Sequential(Direct(20), Flatten(), Linear(3*64, 30), Squash(), LIF())
+    with pytest.raises(ValueError, match="'4' fires at .* in place of 0.5"): calibrate(net, images(4, 3, 8), .5)
+
+def test_deep_models_have_a_norm():
+    assert {n for n,f in models.items() if inspect.signature(f).parameters['norm'].default=='shared'}==set(models)-{'lenet'}
+
+def test_contiguous_weights_begin_with_the_bits_of_channels_last():
+    "Stored results began with weights that were drawn where they lay, channels last"
+    conv = Conv2d(16, 20, 3, bias=False)
+    torch.manual_seed(3); lee_init(conv)
+    torch.manual_seed(3)
+    old = torch.empty(20, 16, 3, 3).to(memory_format=torch.channels_last).normal_(0, math.sqrt(2/144))
+    assert conv.weight.equal(old) and conv.weight.is_contiguous() and not old.is_contiguous()
+
+def test_a_fresh_twin_shares_nothing():
+    torch.manual_seed(0)
+    net = vgg9(width=4)
+    net(images(2))
+    a,b,copied = twin(net, fresh=True),twin(net, fresh=True),twin(net)
+    assert copied.norm1.running_mean.equal(net.norm1.running_mean) and net.norm1.running_mean.any()
+    assert not a.norm1.running_mean.any() and a(images(2)).shape==(2, 10)
+    for n,p in a.named_parameters():
+        if p.ndim>1: assert not p.equal(net.get_parameter(n)) and not p.equal(b.get_parameter(n)), n
+    with pytest.raises(ValueError, match='only one of these'): twin(lenet(), 'digits', fresh=True)
+
+def test_layers_used_twice_have_one_counterpart():
+    "In one parent and in two"
+    conv = Conv2d(3, 3, 1)
+    ann = twin(nn.Sequential(Direct(3), conv, LIF(), conv, LIF(), nn.Sequential(conv, LIF())))
+    assert ann[1] is ann[3] is ann[5][0] and type(ann[1]) is nn.Conv2d and ann(images(2)).shape==(2, 3, 32, 32)
+    tied = nn.Sequential(Direct(3), Linear(4, 4), LIF(), Linear(4, 4), Integrator())
+    tied[3].weight = tied[1].weight
+    ann = twin(tied)
+    assert ann[3].weight is ann[1].weight is not tied[1].weight
+
+def test_a_twin_does_not_guess():
+    class Odd(nn.Module):
+        def forward(self, x): return x
+    with pytest.raises(ValueError, match="'1.0' is a Odd, but nobody knows"): twin(nn.Sequential(Direct(3), nn.Sequential(Odd()), Integrator()))
+    class Same(Odd):
+        def counterpart(self): return self
+    assert type(twin(nn.Sequential(Direct(3), Same()))[1]) is Same
+    class Bad(Odd):
+        def counterpart(self): return 3
+    with pytest.raises(ValueError, match='`counterpart of 1` is int'): twin(nn.Sequential(Direct(3), Bad()))
+
+# Spike trains in place of images
+
+def seen(): return plain((4, 'P'), 3, 20, 5, 2, 6, 8, encoder=nn.Identity())
+
+def test_a_net_without_encoder():
+    "Takes spike trains, is calibrated, checked, and has a twin that takes them too"
+    torch.manual_seed(0)
+    net,x = seen(),(torch.rand(6, 3, 2, 8, 8, generator=seeded(0))<.3).float()
+    assert takes_trains(net) and net(x).shape==(3, 5) and not takes_trains(lenet()) and not takes_trains(twin(lenet()))
+    assert calibrate(net, x, .2).after.between(.18, .22).all()
+    check_model(net, x)
+    ann = twin(net)
+    check_model(ann, x)
+    assert takes_trains(ann) and type(ann[0]) is MeanOverTime and list(ann.state_dict())==list(net.state_dict())
+    assert ann(x).equal(ann[1:](x.mean(0)))
+    with pytest.raises(ValueError, match='takes spike trains'): ann(x[0])
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+        def forward(self, x): return self.net(x)
+    assert twin(Own())(x).equal(ann(x)) and takes_trains(Own())
+
+# Is it a network?
+
+head = lambda: [Flatten(), Linear(3*64, 5), Integrator()]
+
+@pytest.mark.parametrize('layers,says', [
+    (lambda: [Direct(4), nn.Conv2d(3, 3, 3, padding=1), LIF(), *head()], "'1' is torch's own Conv2d .*Use `snnkit.layers.Conv2d`"),
+    (lambda: [Direct(4), Conv2d(3, 3, 1), nn.BatchNorm2d(3), LIF(), *head()], "'2' is torch's own BatchNorm2d"),
+    (lambda: [Direct(4), LIF(), nn.MaxPool2d(1), *head()], "'2' is torch's own MaxPool2d"),
+    (lambda: [Direct(4), LIF(), nn.AvgPool2d(1), *head()], "'2' is torch's own AvgPool2d"),
+    (lambda: [Direct(4), LIF(), nn.Dropout(.1), *head()], "'2' is torch's own Dropout"),
+    (lambda: [Direct(4), LIF(), nn.Flatten(), *head()[1:]], "'2' is torch's own Flatten"),
+    (lambda: [Direct(4), Conv2d(3, 3, 1), nn.ReLU(), LIF(), *head()], "'2' is torch's own ReLU .*Use `snnkit.layers.LIF`"),
+    (lambda: [Direct(4), LIF(), *head()[:2]], r'gives \(4, 2, 5\) .*Put an `Integrator\(\)` last'),
+    (lambda: [nn.Flatten(), nn.Linear(192, 5), nn.Unflatten(1, (5, 1))], r'gives \(2, 5, 1\)')])
+def test_check_model_names_what_is_wrong(layers, says):
+    with pytest.raises(ValueError, match=says): check_model(nn.Sequential(*layers()), images(3, 3, 8))
+
+@pytest.mark.parametrize('name', models)
+def test_check_model_lets_nets_be(name):
+    "Nothing is said, and nothing changes: weights, statistics, mode, random numbers, hooks"
+    net,x = tiny(name, norm='shared', dropout=.2)
+    before = copy.deepcopy(net.state_dict())
+    torch.manual_seed(4); want = torch.rand(2); torch.manual_seed(4)
+    check_model(net, x)
+    check_model(twin(net), x)
+    assert torch.rand(2).equal(want) and net.training and all(v.equal(before[k]) for k,v in net.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+def test_check_model_lets_people_fold_time_themselves():
+    class Folded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU())
+        def forward(self, x): return self.net(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    check_model(nn.Sequential(Direct(4), Folded(), LIF(), *head()), images(3, 3, 8))
+    check_model(nn.Sequential(Direct(4), Flatten(), nn.Linear(192, 5), LIF(), Integrator()), images(3, 3, 8)) # torch's own does the same
+
+# Models by import path
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    "A module of the user's"
+    (tmp_path/'nets_of_mine.py').write_text("""
+from torch import nn
+from snnkit.layers import Flatten, Integrator, LIF, Linear, Poisson
+size = 3
+def mine(num_steps=5): return nn.Sequential(Poisson(num_steps), Flatten(), Linear(64, 5), LIF(), Integrator())
+def nothing(): pass
+class Group:
+    made = staticmethod(mine)
+""")
+    (tmp_path/'broken_nets.py').write_text('import a_package_nobody_has')
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for n in ('nets_of_mine', 'broken_nets'): sys.modules.pop(n, None)
+
+def test_models_by_import_path(module):
+    assert build('nets_of_mine:mine', num_steps=3)(torch.rand(2, 1, 8, 8)).shape==(2, 5)
+    assert build('nets_of_mine:Group.made')[0].num_steps==5 and build('torch.nn:Linear', in_features=2, out_features=3).out_features==3
+    assert imported('nets_of_mine:size')==3
+
+@pytest.mark.parametrize('name,says', [
+    ('no_such_nets:mine', "no module 'no_such_nets'.*PYTHONPATH"), ('nets_of_mine.sub:mine', "no module 'nets_of_mine.sub'"),
+    ('nets_of_mine:yours', "'nets_of_mine' has no 'yours'"), ('nets_of_mine:size', 'is int, but it must be a function or class'),
+    ('nets_of_mine:nothing', 'gives NoneType, but it must give a torch module'), (':mine', 'looks like'), ('nets_of_mine:', 'looks like'),
+    ('.nets:mine', 'looks like'), ('resnet50', "'lenet', 'vgg9', 'vgg'.*import path"), (None, '`name` is None'), (True, '`name` is True'), ([], '`name`')])
+def test_what_is_no_model(module, name, says):
+    with pytest.raises(ValueError, match=says): build(name)
+
+def test_what_a_users_module_lacks_is_not_hidden(module):
+    with pytest.raises(ModuleNotFoundError, match='a_package_nobody_has'): build('broken_nets:mine')

@@ -1,9 +1,9 @@
-"The neuron of chapter 01 for any parameters: hypothesis looks for the ones that break its laws."
+"The neuron in real units for any parameters: hypothesis looks for the ones that break its laws."
 import math
 
 import pytest, torch
 from hypothesis import given, settings, strategies as st
-from snnkit.neuron import charge_time, fi_curve, leak_to_tau, membrane_step, simulate, tau_to_leak
+from snnkit.neuron import charge_time, fi_curve, leak_to_tau, membrane_step, plot_trace, simulate, sines, tau_to_leak, time_grid
 
 few = settings(max_examples=40, deadline=None, derandomize=True)
 num = lambda lo,hi: st.floats(lo, hi, allow_nan=False)
@@ -112,3 +112,29 @@ def test_dtype_follows_input(dtype):
 def test_refractory_is_rounded_to_the_nearest_step(dt, ref, steps):
     u = simulate(const(1e4, 40), dt=dt, refractory=ref).potential
     assert (u>1).nonzero()[:,0].diff().unique().tolist()==[steps+1]
+
+odd = [None, 'x', True, math.nan, [], object(), torch.tensor(1.)]
+
+@pytest.mark.parametrize('f', [simulate, lambda i, **kw: fi_curve(i, **{k: v for k,v in kw.items() if k!='dt'} or dict(tau=None)),
+                               lambda i, **kw: charge_time(i, **{k: v for k,v in kw.items() if k not in ('dt', 'refractory')} or dict(tau=None))])
+@pytest.mark.parametrize('name', ['dt', 'tau', 'resistance', 'threshold', 'rest', 'refractory'])
+def test_odd_neurons(f, name):
+    for o in odd + [-1]*(name not in ('threshold', 'rest')):
+        with pytest.raises(ValueError, match='`(dt|tau|resistance|threshold|rest|refractory)` is'): f(const(1., 3), **{name: o})
+
+@pytest.mark.parametrize('f', [simulate, charge_time, fi_curve, lambda i: plot_trace(i, None)])
+def test_odd_currents(f):
+    for o in (None, 'x', True, 3, [1.], torch.ones(3).long(), torch.full((3,), math.nan)):
+        with pytest.raises(ValueError, match='`current`'): f(o)
+
+@pytest.mark.parametrize('f,name', [(lambda o: tau_to_leak(o), 'tau'), (lambda o: tau_to_leak(1., o), 'dt'), (lambda o: leak_to_tau(o), 'leak'),
+                                    (lambda o: leak_to_tau(.9, o), 'dt'), (lambda o: time_grid(o), 'duration'), (lambda o: time_grid(9., o), 'dt')])
+def test_odd_numbers(f, name):
+    for o in odd + [-1, 0]:
+        with pytest.raises(ValueError, match=f'`{name}`'): f(o)
+
+def test_odd_sines():
+    for o in (None, 'x', 3, True, [None], ('x',), (True,)):
+        with pytest.raises(ValueError, match='amplitudes'): sines(torch.zeros(3), o)
+        if o is not None:
+            with pytest.raises(ValueError, match='phases'): sines(torch.zeros(3), phases=o)

@@ -6,7 +6,7 @@ from snnkit import layers
 from snnkit.core import seeded
 from snnkit.encoding import poisson
 from snnkit.models import lenet
-from snnkit.spikebp import integrate, leak_correction, lif, lif_autograd, membrane, surrogates
+from snnkit.spikebp import fire, integrate, leak_correction, lif, lif_autograd, lif_step, membrane, surrogates
 
 grads = 'spike_bp', 'straight_through', *surrogates
 few = settings(max_examples=60, deadline=None, derandomize=True)
@@ -126,3 +126,38 @@ def test_a_neuron_below_threshold_has_the_derivative_of_its_smooth_step(name):
     area = torch.stack([torch.trapezoid(surrogates[name](o-h+2*h*grid), dx=2*h/4000) for o in v])   # of the slope over [v-h, v+h]
     smooth = ((v.abs()-.5).abs()>2*h) & (v.abs()>2*h) & ((v.abs()-1).abs()>2*h)                      # kinks of triangle and rectangle left out
     assert torch.allclose(x.grad[0][smooth], (area/(2*h))[smooth], rtol=2e-3, atol=1e-5)
+
+odd = [None, 'x', True, 3, math.nan, [], [1.], object(), torch.ones(3).long(), torch.tensor(1.), torch.zeros(0, 2)]
+
+@pytest.mark.parametrize('f', [lif, lif_autograd, integrate, membrane])
+def test_odd_currents(f):
+    for o in odd:
+        with pytest.raises(ValueError, match='`x` is .* time first'): f(o)
+
+@pytest.mark.parametrize('name', ['leak', 'threshold', 'reset', 'refractory', 'grad'])
+@pytest.mark.parametrize('f', [lif, lif_autograd])
+def test_odd_options(f, name):
+    for o in (None, 'x', True, -1, math.nan, [], torch.tensor(.9)):
+        with pytest.raises(ValueError, match=f'`{name}` is'): f(currents(3, (2,), 0), **{name: o})
+
+def test_fire_gives_gradients_to_all_that_made_its_argument():
+    "A threshold too: the way of a neuron of one's own"
+    u,th = currents(1, (50,), 0)[0].requires_grad_(),torch.tensor(.3, dtype=torch.float64, requires_grad=True)
+    s = fire(u-th)
+    assert s.equal((u>th).double())
+    s.sum().backward()
+    assert torch.allclose(u.grad, surrogates['atan'](u.detach()-.3)) and torch.allclose(th.grad, -u.grad.sum())
+    for o in (None, 'x', 3, torch.ones(2).long()):
+        with pytest.raises(ValueError, match='`v`'): fire(o)
+    for o in (None, 'x', 'spike_bp', 3, []):
+        with pytest.raises(ValueError, match='`grad`'): fire(u, o)
+
+@few
+@given(neurons, st.integers(1, 20), st.integers(0, 10**6))
+def test_steps_are_the_window(kw, T, seed):
+    "The state that `lif_step` hands on is all that there is"
+    x,state,out = currents(T, (3,), seed),None,[]
+    for x_t in x:
+        s,state = lif_step(x_t, state, **kw)
+        out.append(s)
+    assert torch.stack(out).equal(lif(x, **kw))
