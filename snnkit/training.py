@@ -909,7 +909,9 @@ def check_options(
     accelerator  # Accelerate's manager
 ):
     "Raise a ValueError unless functions are functions and each batch is a step."
-    for k,v in dict(loss=loss, schedule=schedule, opt=opt, on_epoch=on_epoch or print).items():
+    functions = dict(loss=loss, schedule=schedule, opt=opt)
+    if on_epoch is not None: functions['on_epoch'] = on_epoch
+    for k,v in functions.items():
         need(callable(v), f'`{k}` is {shown(v)}', 'it must be a function', 'Give its name, without brackets behind it.')
     for part in (0., .5): check_number(f'schedule({part})', schedule(part), '[0, inf)', 'It is a factor of `lr`.')
     need(isinstance(accelerator, Accelerator), f'`accelerator` is {shown(accelerator)}', "it must be Accelerate's",
@@ -998,6 +1000,11 @@ def finish(self:Session):
     self.show.epoch()
 
 @patch
+def report(self:Session):
+    "Tell `on_epoch` the numbers of the last epoch."
+    if self.on_epoch is not None and self.acc.is_main_process: self.on_epoch(dict(self.run.history[-1]))
+
+@patch
 def keep(self:Session):
     "Write a checkpoint."
     if self.writes: save_checkpoint(self.path, self.run, self.model, self.best, self.opt)
@@ -1029,7 +1036,7 @@ def train(
             if whole: session.finish()
             run.stopped = stop() and run.epoch<last
             session.keep()
-            if whole and session.on_epoch and session.acc.is_main_process: session.on_epoch(dict(run.history[-1]))
+            if whole: session.report()
     run.stopped = stop() # the last epoch may be over, and whoever called is still to know
 
 # %% ../nbs/experiment/07_training.ipynb #70de42fe

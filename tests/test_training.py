@@ -562,7 +562,7 @@ def test_one_step_a_batch():
 @pytest.mark.parametrize('kw', [dict(epochs=None), dict(epochs=True), dict(epochs='2'), dict(epochs=0), dict(epochs=-1), dict(epochs=1.5), dict(batch_size=None), dict(batch_size=0),
     dict(batch_size=[]), dict(lr=None), dict(lr='1'), dict(lr=True), dict(lr=-1), dict(lr=float('nan')), dict(lr=float('inf')), dict(seed=None), dict(seed=-1), dict(seed='x'),
     dict(seed=2**32), dict(save_every=0), dict(save_every=None), dict(out=3), dict(out=''), dict(out=[]), dict(opt=None), dict(opt='adam'), dict(loss=None), dict(loss='mse'),
-    dict(schedule=None), dict(schedule=1.), dict(on_epoch=3), dict(accelerator=0), dict(model=None), dict(model='lenet'), dict(data=None), dict(data=[])], ids=str)
+    dict(schedule=None), dict(schedule=1.), dict(on_epoch=3), dict(on_epoch=[]), dict(accelerator=0), dict(model=None), dict(model='lenet'), dict(data=None), dict(data=[])], ids=str)
 def test_odd_arguments_of_fit(kw):
     name = [*kw][0]
     with pytest.raises(ValueError, match='`data.train` is None' if name=='data' else f'`{name}` is'): fit(**dict(model=model(), data=data(), quiet=True) | kw)
