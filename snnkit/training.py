@@ -556,7 +556,7 @@ def plot_history(
     colors = ('tab:blue', 'tab:orange', 'tab:green', 'tab:red', 'tab:purple')
     for i,(name,history) in enumerate(histories.items()):
         if history: draw_curve(axs, name, history, colors[i%len(colors)])
-    for ax,label in zip(axs, ('error per image', 'accuracy (%)')):
+    for ax,label in zip(axs, ('error $E$ per image', 'accuracy (%)')):
         ax.set(xlabel='epoch', ylabel=label)
         ax.xaxis.get_major_locator().set_params(integer=True)
     axs[1].legend(fontsize=8)
