@@ -24,7 +24,7 @@ $(py) -m pip install -q --retries 0 --timeout 15 --index-url https://download.py
 echo "PyTorch's own index does not answer: torch comes from PyPI"
 endef
 
-.PHONY: help run play test units chromium prepare outputs readme docs clean
+.PHONY: help run play test units bounds chromium prepare outputs readme docs clean
 help: ## List these commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
@@ -42,6 +42,9 @@ test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks,
 
 units: .venv/test.stamp chromium ## The tests alone, which also run where the docs cannot be rendered (Python 3.10)
 	$(pytest)
+
+bounds: ## Test with the lowest releases that settings.ini allows; ARGS=newest or colab for others, PYTHON=python3.13 for another Python
+	$(PYTHON) tools/bounds.py $(ARGS)
 
 prepare: .venv/test.stamp ## After editing notebooks: export the modules, clean the notebooks, make the README and the badges
 	$(bin)/nbdev-export

@@ -12,10 +12,10 @@ from torch import nn
 from torch.autograd import Function
 from torch.nn.parallel import DistributedDataParallel
 from snnkit import encoding, layers
-from snnkit.engine import events, roads as engine
+from snnkit.engine import events, memory, roads, synapses, trains
 from snnkit.core import seeded
 from snnkit.encoding import Direct, poisson
-from snnkit.engine.roads import Current, Lazy, Train, to_train
+from snnkit.engine.trains import Current, Lazy, Train, to_train
 from snnkit.layers import IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, Poisson, make_norm, norms, spike_trains
 from snnkit.layers import dense, mode, use
 from snnkit.models import lee_init, lenet, vgg9
@@ -323,22 +323,87 @@ def test_distributed_data_parallel(tmp_path):
 
 # The choice
 
-@pytest.fixture
-def notes_home(monkeypatch, tmp_path):
-    "A cache folder in which nothing was measured yet"
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path)); engine._notes.cache_clear()
-    yield tmp_path
-    engine._notes.cache_clear()
+def test_the_rate_of_the_input_decides():
+    "By events where few fire, densely where many do; in the same way forward, backward and at inference"
+    conv,pointwise = Conv2d(2, 16, 3, bias=False),Conv2d(2, 16, 1, bias=False)
+    for layer,limit in ((conv, .5), (pointwise, .2)):
+        assert roads.limit(layer.weight)==limit
+        for rate,kind in ((limit-.05, Current), (limit+.05, torch.Tensor)):
+            for grad in (True, False):
+                with torch.set_grad_enabled(grad): assert type(layer(random_spikes(20, 8, 2, 20, 20, rate=rate))) is kind
 
-def test_choice_is_written_down_and_read_again(notes_home):
-    x,conv = poisson(images(8, 2, 20, 20)*.2, 20, seeded(0)),Conv2d(2, 16, 3, bias=False)
-    conv(x); engine._notes.cache_clear()
-    known,file = engine._notes()
-    assert len(known)==1 and file.is_relative_to(notes_home) and [len(o) for o in next(iter(known.values()))]==[2, 1+len(engine._rates)]
-    key = next(iter(known))
-    for dense_costs,events,kind in (([1]*2, [0]*5, Current), ([0]*2, [1]*5, torch.Tensor)):   # as if one of them cost nothing
-        known[key] = dense_costs,events
-        assert type(conv(x)) is kind
+def test_who_computes_is_told():
+    "By name, for layers that the engine knows"
+    torch.manual_seed(0)
+    net,x = lenet(num_steps=20),images(8, 1, 28, 28)*.3
+    found = roads.computed_by(net, x)
+    assert found['conv1']=='numba' and set(found)>={'encoder', 'lif1', 'pool1', 'flatten', 'fc1'}
+    with use('torch'): assert set(roads.computed_by(net, x).values())=={'torch'}
+
+class Another(LIF):
+    "A neuron of a user's own, made of ours"
+    def plain(self, x): return super().plain(x)*0 + .5
+
+class Doubled(Conv2d):
+    def plain(self, x): return super().plain(x)*2
+
+def test_a_layer_with_a_method_of_its_own_is_left_alone():
+    x = random_spikes(5, 2, 3, 8, 8)
+    with use('numba'):
+        assert (Another()(x)==.5).all()
+        mine,ours = Doubled(3, 4, 3, bias=False),Conv2d(3, 4, 3, bias=False)
+        mine.weight = ours.weight
+        assert_close(mine(x).detach(), 2*dense(ours(x)).detach())
+        ours.plain = lambda x: 'mine'
+        assert ours(x)=='mine'
+
+def test_options_that_were_changed_are_checked():
+    "As plain torch does it"
+    layer = LIF()
+    layer.leak = 2.
+    for mode in ('torch', 'numba'):
+        with use(mode), expect_fail(ValueError, contains='leak'): layer(random_spikes(5, 2, 3, 8, 8))
+
+def test_nothing_learns_what_was_computed_without_gradients():
+    "Wherever a part of a network is called under no_grad, nothing before and in it gets a gradient, though neurons wait"
+    torch.manual_seed(0)
+    net = exact(nn.Sequential(Conv2d(2, 8, 3, bias=False), LIF(.2), AvgPool2d(2), IF(.3), Flatten(), Linear(72, 3), Integrator()))
+    x = random_spikes(6, 3, 2, 8, 8, rate=.4)
+    for begin in range(5):
+        for end in range(begin+1, 6):
+            found = []
+            for mode in ('torch', 'numba'):
+                net.zero_grad()
+                with use(mode):
+                    y = net[:begin](x)
+                    with torch.no_grad(): y = net[begin:end](y)
+                    net[end:](y).sum().backward()
+                found.append([p.grad is not None for p in net.parameters()])
+            assert found[0]==found[1], (begin, end)
+
+def test_a_look_without_gradients_costs_none():
+    "Whoever looks at spikes under no_grad or in inference mode leaves them their gradient"
+    for look in (torch.no_grad, torch.inference_mode):
+        conv,_,_,s = lazies()
+        with look(): s.mean()
+        (s+0).sum().backward()
+        assert conv.weight.grad.norm()>0
+
+def test_a_norm_whose_output_nobody_reads_takes_note():
+    "As torch's: statistics move with the call"
+    norm,plain,x = BatchNorm2d(4),BatchNorm2d(4),torch.randn(3, 2, 4, 6, 6)
+    with use('numba'): norm(x)
+    with use('torch'): plain(x)
+    assert_close(norm.running_mean, plain.running_mean)
+
+def test_transposed_weights_learn():
+    "Weights that lie in memory as nobody expects get their gradient all the same"
+    torch.manual_seed(0)
+    net = exact(lee_init(nn.Sequential(Conv2d(2, 8, 3, bias=False), LIF(.2), Flatten(), Linear(288, 3, bias=False), Integrator(.5)), 6.))
+    conv,fc = net[0],net[3]
+    conv.weight = nn.Parameter(conv.weight.detach().transpose(0, 1).contiguous().transpose(0, 1))
+    fc.weight = nn.Parameter(fc.weight.detach().t().contiguous().t())
+    assert_same(net, random_spikes(6, 3, 2, 8, 8, rate=.4))
 
 def test_small_work_stays_dense(): assert type(LIF()(Conv2d(1, 4, 3)(torch.ones(4, 2, 1, 8, 8)))) is torch.Tensor
 
@@ -394,17 +459,12 @@ def test_coins_for_what_is_not_sparse():
         with use('numba'), expect_fail(ValueError): Poisson(4)(bad)
 
 def test_memory_is_used_again_and_never_twice():
-    engine.free()
-    a = engine.fresh(300, 1000); a[:] = 1; at = a.ctypes.data
-    b = engine.fresh(300, 1000); assert b.ctypes.data!=at
-    view = a[5:]; del a; c = engine.fresh(300, 1000); assert c.ctypes.data not in (at, b.ctypes.data) # a view keeps it
-    del view; assert engine.fresh(300, 1000).ctypes.data==at
-    engine.free(); assert not engine._spare and not engine._kept
-
-def test_choice_is_measured_in_inference_mode(notes_home):
-    net,x = lenet(num_steps=20),torch.rand(8, 1, 28, 28)
-    with torch.inference_mode(): net(x)
-    assert len(list((notes_home/'snnkit'/'engine').glob('*.json')))==1
+    memory.free()
+    a = memory.fresh(300, 1000); a[:] = 1; at = a.ctypes.data
+    b = memory.fresh(300, 1000); assert b.ctypes.data!=at
+    view = a[5:]; del a; c = memory.fresh(300, 1000); assert c.ctypes.data not in (at, b.ctypes.data) # a view keeps it
+    del view; assert memory.fresh(300, 1000).ctypes.data==at
+    memory.free(); assert not memory._spare
 
 def test_neurons_one_after_another():
     torch.manual_seed(0); net = nn.Sequential(Conv2d(2, 6, 3, bias=False), LIF(.2), LIF(threshold=1.5), AvgPool2d(2), IF(.4), IF(1.2), Flatten(), Linear(96, 3, bias=False), Integrator()); exact(net)
@@ -416,19 +476,6 @@ def test_inference_forgets_what_a_train_was_made_of():
         s = to_train(x); words = weakref.ref(s.spikes.words); y = net(s); y.spikes
         del s; gc.collect()
     assert words() is None and y.shape==(8, 3, 6, 4, 4)
-
-def test_measuring_is_not_heard(tmp_path, monkeypatch):
-    "On a machine that knows no costs yet, whoever listens to a layer hears the network's calls and not the engine's."
-    from snnkit.engine import roads as engine
-    from snnkit.layers import Conv2d
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path)); engine._notes.cache_clear()
-    torch.manual_seed(0)
-    layer,heard = Conv2d(2, 8, 3, padding=1, bias=False),[]
-    layer.register_forward_hook(lambda m, args, y: heard.append(tuple(args[0].shape)))
-    x = (torch.rand(20, 8, 2, 20, 20)<.1).float()
-    with torch.no_grad(): layer(engine.to_train(x))
-    assert heard==[(20, 8, 2, 20, 20)] and len(engine._notes()[0])==1
-    engine._notes.cache_clear()
 
 @pytest.mark.parametrize('channels', [3, 20, 50, 130])
 @pytest.mark.parametrize('name', norms)
@@ -446,7 +493,7 @@ def test_neurons_read_through_a_norm(name, channels, learns):
             with use(mode):
                 y = net(v); seen = dense(y)
                 (seen*torch.linspace(-1, 1, y.numel()).view(y.shape)).sum().backward()
-            assert isinstance(y, engine.Train)==(mode=='numba')
+            assert isinstance(y, Train)==(mode=='numba')
             found.append([seen.detach(), v.grad, *[p.grad for p in net.parameters()], *[o.float() for o in net.buffers()]])
         for a,b in zip(*found): assert_close(a, b, 3e-5)
 
@@ -475,40 +522,3 @@ def test_surrogates_fused(shape, last, grad, reset):
     (s,dx),(s2,dx2) = found
     assert s.equal(s2) and 0<s.mean()<1 and torch.allclose(dx, dx2, rtol=1e-5, atol=1e-6)
     if x.is_contiguous() or x.ndim==5: assert s2.stride()==dx2.stride()==x.stride()
-
-# What has been compiled
-
-def test_processes_that_compile_at_once_keep_what_is_theirs(tmp_path):
-    "Each finds for its types what it kept for them, however the writing of two falls together"
-    def work(i):
-        kept = events.Compiled(str(tmp_path), 'kernel', 'stamp')
-        for j in range(100): kept.save((i, j), f'{i}, {j}')
-    with ThreadPoolExecutor(4) as pool: list(pool.map(work, range(4)))
-    kept = events.Compiled(str(tmp_path), 'kernel', 'stamp')
-    assert all(kept.load((i, j))==f'{i}, {j}' for i in range(4) for j in range(100))
-
-def test_kept_kernels_are_of_this_source_and_whole(tmp_path):
-    "Another source, another file in its place, half a file or none: compiled anew"
-    kept,other,apart = (events.Compiled(str(tmp_path), *o) for o in (('kernel', 'new'), ('kernel', 'old'), ('another', 'new')))
-    assert kept.load('a') is None
-    other.save('a', 1); assert other.load('a')==1 and kept.load('a') is None
-    kept.save('a', 2); assert kept.load('a')==2 and other.load('a') is None
-    kept.save('b', 3); a,b = (Path(kept._data_path(kept.path(o))) for o in 'ab')
-    b.write_bytes(a.read_bytes()); assert kept.load('b') is None
-    for n in (0, 9): a.write_bytes(b.read_bytes()[:n]); assert kept.load('a') is None
-    apart.save('a', 4); kept.flush(); assert not a.exists() and not b.exists() and apart.load('a')==4
-
-def test_kernels_are_compiled_once():
-    "Another process finds all of them on disk, by the same names"
-    code = '''
-import torch
-from snnkit.engine import events
-from snnkit.layers import use
-from snnkit.models import lenet
-torch.manual_seed(0)
-with use('numba'): lenet(num_steps=6)(torch.rand(3, 1, 28, 28)).sum().backward()
-found = [o.stats for o in vars(events).values() if hasattr(o, 'stats')]
-print(sum(sum(o.cache_hits.values()) for o in found), sum(sum(o.cache_misses.values()) for o in found))'''
-    def call(): return [int(o) for o in subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()]
-    call(); hits,misses = call()
-    assert hits>=10 and misses==0

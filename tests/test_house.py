@@ -14,7 +14,8 @@ names = dict(
     layers='use dense Conv2d Linear AvgPool2d Flatten Dropout BatchNorm2d LIF IF Integrator norms fold Residual', models='lenet vgg vgg9 resnet9 resnet11 efficientnet twin calibrate',
     data='load', training='fit evaluate set_seed', measures='firing_rates synaptic_ops energy error_increment accuracy_interval mcnemar break_even',
     experiments='Config Store run run_all table', cli='train compare experiment') | {
-    'engine.events': 'Spikes Geometry Neuron Buffers', 'engine.roads': 'to_train peak_rate through', 'engine.fused': 'fused_lif through', 'engine.bench': 'bench'}
+    'engine.events': 'Spikes Geometry Neuron Buffers', 'engine.memory': 'share scratch fresh free', 'engine.trains': 'to_train Train',
+    'engine.roads': 'peak_rate through', 'engine.fused': 'fused_lif through', 'engine.bench': 'bench'}
 
 def module(nb):
     "The module that notebook `nb` exports, or None"

@@ -1,32 +1,22 @@
 """Norms are the norms they are named after, folding changes no spike, residual blocks are what they say, a mask lasts a window:
-for any sizes, by every road the engine takes."""
+for any sizes; and neurons of one's own are neurons."""
 import copy
 import pytest, torch
 from fastcore.test import expect_fail
 from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import nn
+from same import images, normed, randomised, resnet
 from snnkit.core import seeded
 from snnkit.encoding import poisson
-from snnkit.engine.roads import Current, Train, to_train
-from snnkit.layers import dense, use
-from snnkit.layers import (LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, OverTime, Poisson, Residual, ScaledBatchNorm2d,
-                           StepBatchNorm2d, Subsample, ThresholdBatchNorm2d, fold, make_norm, merged, norms, spike_trains, watch)
-from snnkit.models import lee_init, twin
-from snnkit.spikebp import lif_autograd
-from test_engine import assert_same, images
+from snnkit.layers import (IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d, Neuron, OverTime, Poisson,
+                           Residual, ScaledBatchNorm2d, StepBatchNorm2d, Subsample, ThresholdBatchNorm2d, dense, fold, make_norm, merged,
+                           norms, spike_trains, unchanged, use, watch)
+from snnkit.models import lee_init, lenet, twin, vgg9
+from snnkit.spikebp import fire, lif_autograd, surrogates
 
 few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 seeds = st.integers(0, 10**6)
 each_norm = pytest.mark.parametrize('name', norms)
-
-def randomised(module):
-    "`module` with random affine parameters and running statistics, as if it had been trained"
-    with torch.no_grad():
-        for m in module.modules():
-            if isinstance(m, nn.BatchNorm2d):
-                for n,p in m.named_parameters(): p.uniform_(.5, 1.5) if n in ('weight', 'scale') else p.normal_(0, .3)
-                m.running_mean.normal_(0, .3); m.running_var.uniform_(.2, 3)
-    return module
 
 # Norms
 
@@ -100,10 +90,6 @@ def test_norms_without_parameters(name, options, training):
     x,T = torch.randn(4, 2, 3, 16, 16, generator=seeded(0)),dict(threshold=2., alpha=.7) if name=='threshold' else {}
     a,b = norms[name](3, **T, **options).train(training),norms[name](3, **T).train(training)
     assert torch.allclose(a(x), b(x), atol=1e-6) and torch.allclose(a.plain(x), b.plain(x), atol=1e-6)
-    x.requires_grad_()
-    with use('numba'): spikes = [dense(LIF()(o(x))) for o in (a, b)]
-    assert spikes[0].equal(spikes[1])
-    assert torch.allclose(*(torch.autograd.grad(o.sum(), x)[0] for o in spikes), atol=1e-6)
     assert sum(p.numel() for p in twin(a).parameters())==sum(p.numel() for p in a.parameters())==6*options['affine']
     conv = Conv2d(3, 3, 1)
     with torch.no_grad(): assert torch.allclose(fold(nn.Sequential(conv, a))(x), a.eval()(conv(x)), atol=1e-5)
@@ -129,25 +115,6 @@ def test_silence_is_no_trouble():
         norm,x = make_norm(name, 2, 3),torch.zeros(3, 2, 2, 4, 4).requires_grad_()
         y = norm(x); y.sum().backward()
         assert not y.any() and x.grad.isfinite().all()
-
-def normed(name, T=6):
-    kinds = [make_norm(name, c, T, .7) for c in (20, 33)]
-    return lee_init(nn.Sequential(Poisson(T), Conv2d(2, 20, 3, padding=1, bias=False), kinds[0], LIF(), Conv2d(20, 33, 3, 2, 1, bias=False), kinds[1], LIF(.9, .7), Flatten(), Linear(33*36, 5), Integrator()))
-
-@each_norm
-@pytest.mark.parametrize('training', [True, False])
-def test_norms_by_events(name, training):
-    torch.manual_seed(0)
-    y,grads = assert_same(randomised(normed(name)).train(training), images(3, 2, 12, 12)*2-1, tol=2e-5)
-    assert all(g.norm()>0 for g in grads.values())
-
-@each_norm
-def test_the_synapse_before_a_norm_and_the_neuron_behind_work_by_events(name):
-    net = normed(name)
-    with use('numba'):
-        s = to_train(net[0](images(2, 2, 12, 12)))
-        current = net[1](s)
-        assert type(current) is Current and type(net[2](current)) is Current and type(net[3](net[2](current))) is Train
 
 # Folding
 
@@ -175,18 +142,6 @@ def test_fold_changes_no_spike(made):
     a,b = (spike_trains(m, x) for m in (net.eval(), slim))
     assert list(a)==list(b) and all(a[n].equal(b[n]) for n in a)
     assert all(v.equal(before[k]) for k,v in net.state_dict().items())
-
-def test_fold_by_events():
-    "In single precision a sum near the threshold may round to its other side: every layer is fed the same train, and hardly any spike differs"
-    torch.manual_seed(0)
-    net = randomised(nn.Sequential(Conv2d(1, 20, 5, bias=False), BatchNorm2d(20), LIF(), Conv2d(20, 40, 5, bias=False), ThresholdBatchNorm2d(40, .8), LIF(threshold=.8))).eval()
-    slim,s,spikes,differ = fold(net),poisson(images(16, 1, 28, 28)*.5, 25, seeded(0)),0,0
-    assert slim[0].weight.is_contiguous(memory_format=torch.channels_last)
-    with torch.no_grad(), use('numba'):
-        for i in (0, 3):
-            want,got = (dense(m[i:i+3](to_train(s))) for m in (net, slim))
-            spikes,differ,s = spikes+want.sum().item(),differ+(want!=got).sum().item(),want
-    assert spikes>10**5 and differ < 1e-5*spikes
 
 class BatchNorm1d(OverTime, nn.BatchNorm1d): shape,size = '[T, B, F]',('num_features', 2)
 
@@ -229,20 +184,6 @@ def test_what_does_not_fold(net, why):
 
 # Residual blocks
 
-def resnet(T=8, norm=None):
-    "A block of each kind: convolution, identity, strided identity"
-    def body(c, o, stride=1):
-        some = [m for m in [make_norm(norm, o, T)] if m]
-        return nn.Sequential(Conv2d(c, o, 3, stride, 1, bias=False), *some, LIF(), Conv2d(o, o, 3, padding=1, bias=False), *copy.deepcopy(some))
-    return lee_init(nn.Sequential(Poisson(T), Conv2d(2, 20, 3, padding=1, bias=False), LIF(), Residual(body(20, 33), LIF(), Conv2d(20, 33, 1, bias=False)), Residual(body(33, 33), LIF()),
-                                  Residual(body(33, 33, 2), LIF(), Subsample(2)), Flatten(), Linear(33*36, 5), Integrator()), 1.)
-
-@pytest.mark.parametrize('norm', [None, *norms])
-def test_residual_nets_by_events(norm):
-    torch.manual_seed(0)
-    y,grads = assert_same(resnet(norm=norm), images(3, 2, 12, 12)*2-1, tol=5e-5)
-    assert all(g.norm()>0 for g in grads.values())
-
 @pytest.mark.parametrize('grad', ['spike_bp', 'straight_through', 'atan'])
 @pytest.mark.parametrize('short', ['conv', 'identity', 'strided'])
 def test_gradients_of_a_block_are_autograd_s(short, grad):
@@ -259,14 +200,6 @@ def test_gradients_of_a_block_are_autograd_s(short, grad):
     assert got.equal(want) and 0<want.mean()<1
     for a,b in zip(*(torch.autograd.grad(y, [x, *block.parameters()], pull) for y in (got, want))): assert torch.allclose(a, b, atol=1e-10)
 
-def test_subsampled_train():
-    "Either form, with the same values and gradients"
-    x = (images(5, 2, 3, 7, 7)<.4).float()
-    for stride in (1, 2, 3):
-        with use('numba'): s = to_train(x.requires_grad_()); y = Subsample(stride)(s)
-        (y*torch.arange(y.numel()).view_as(y)).sum().backward()
-        assert y.equal(x[..., ::stride, ::stride]) and x.grad.any(); x.grad = None
-
 def test_a_block_s_twin():
     "Synapses and initial weights stay, neurons become ReLUs; the shortcut meets the body before the ReLU"
     torch.manual_seed(0)
@@ -282,33 +215,174 @@ def test_a_block_is_heard():
     net,x,heard = resnet(),images(2, 2, 12, 12),[]
     with use('torch'), watch(net, lambda n, *_: heard.append(n)): net(x)
     names = ['2'] + [f'{i}.{o}' for i in (3, 4, 5) for o in ('body.1', 'neuron')]
-    with use('numba'): assert heard==names==list(spike_trains(net, x))[1:]
+    with use('torch'): assert heard==names==list(spike_trains(net, x))[1:]
 
 # Dropout
 
-@few
-@given(st.sampled_from([.1, .25, .5, .9]), shapes, seeds, st.booleans())
-def test_a_mask_lasts_a_window(p, shape, seed, sparse):
-    "Each unit is there at all steps, scaled, or at none; in either form, gradients too"
-    torch.manual_seed(seed)
-    x = (torch.rand(shape)<.6).float().requires_grad_()
-    with use('numba' if sparse else 'torch'):
-        y = Dropout(p)(to_train(x) if sparse else x)
-        assert type(y) is (Train if sparse else torch.Tensor)
-        y = dense(y); y.sum().backward()
-    there = y.detach().amax(0)>0
-    assert torch.allclose(y, there*x/(1-p)) and torch.allclose(x.grad*x, there*x/(1-p))
-
 def test_masks_are_drawn_anew():
-    "For each image and call, a share p of all units; the mean stays"
+    "For each image and call, a share p of all units is missing at every step, and the others are scaled; the mean stays"
     torch.manual_seed(0)
     x,drop = torch.ones(3, 40, 10, 8, 8),Dropout(.3)
     y = drop(x)
+    assert y[1].equal(y[0]) and y[2].equal(y[0]) and set(y.unique().tolist())=={0., torch.tensor(1/.7).item()}
     assert abs((y==0).float().mean()-.3)<.01 and abs(y.mean()-1)<.015
     assert len({tuple(o.flatten().tolist()) for o in y[0]})==40
     assert not drop(x).equal(y)
 
+@few
+@given(st.sampled_from([.1, .25, .5, .9]), shapes, seeds)
+def test_a_mask_lasts_a_window(p, shape, seed):
+    "Each unit is there at all steps, scaled, or at none; gradients too"
+    torch.manual_seed(seed)
+    x = (torch.rand(shape)<.6).float().requires_grad_()
+    y = Dropout(p)(x)
+    y.sum().backward()
+    there = y.detach().amax(0)>0
+    assert torch.allclose(y, there*x/(1-p)) and torch.allclose(x.grad*x, there*x/(1-p))
+
 def test_dropout_is_off_in_eval():
-    with use('numba'):
-        for x in (images(4, 2, 3, 5, 5), to_train((images(4, 2, 3, 5, 5)<.3).float())): assert Dropout(.5).eval()(x) is x and Dropout(0)(x) is x
+    x = images(4, 2, 3, 5, 5)
+    assert Dropout(.5).eval()(x) is x and Dropout(0)(x) is x
     with expect_fail(ValueError, contains='probability'): Dropout(1.5)
+
+# Neurons
+
+currents = torch.randn(12, 3, 4, generator=seeded(0), dtype=torch.float64)
+
+@pytest.mark.parametrize('grad', ['spike_bp', 'straight_through', *surrogates])
+@pytest.mark.parametrize('options', [dict(), dict(leak=.8, reset='subtract'), dict(threshold=.5, refractory=2)], ids=str)
+def test_lif_by_steps(grad, options):
+    "The loop over `step` is the layer: spikes for every rule, gradients for all but spike-BP, which is refused"
+    layer = LIF(grad=grad, **options)
+    with torch.no_grad(): assert Neuron.plain(layer, currents).equal(layer(currents))
+    answers,pull = [],torch.randn(currents.shape, generator=seeded(1), dtype=torch.float64)
+    for f in (layer, lambda x: Neuron.plain(layer, x)):
+        x = currents.clone().requires_grad_()
+        if grad=='spike_bp' and f is not layer:
+            with expect_fail(ValueError, contains='not step by step'): f(x)
+            return
+        f(x).backward(pull)
+        answers.append(x.grad)
+    assert torch.allclose(*answers, atol=1e-12) and answers[0].any()
+
+class Adaptive(Neuron):
+    "A neuron of ten lines: its threshold rises with every spike, and it learns its leak"
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(2.))
+    def step(self, x, state):
+        m,high = (torch.zeros_like(x), torch.ones_like(x)) if state is None else state
+        u = m + x
+        s = fire(u-high)
+        return s, (self.w.sigmoid()*(u-high*s), 1+.9*(high-1)+.2*s)
+
+def test_a_neuron_of_ones_own_is_a_neuron():
+    "Looped, heard, cloned, stored; its parameter learns; its twin is a ReLU"
+    torch.manual_seed(0)
+    net = nn.Sequential(Poisson(8), Conv2d(1, 4, 3), Adaptive(), Flatten(), Linear(4*36, 3), Integrator())
+    x = images(2, 1, 8, 8)
+    trains = spike_trains(net, x)
+    assert list(trains)==['0', '2'] and trains['2'].any() and set(trains['2'].unique().tolist())=={0., 1.}
+    net(x).square().sum().backward()
+    assert net[2].w.grad.abs()>0
+    ann = twin(net)
+    assert type(ann[2]) is nn.ReLU and ann(x).shape==(2, 3)
+    other = copy.deepcopy(net)
+    other.load_state_dict(net.state_dict())
+    torch.manual_seed(1); y = net(x)
+    torch.manual_seed(1); assert other(x).equal(y)
+
+def test_a_step_of_ones_own_replaces_the_window():
+    "Of a LIF whose subclass overrides `step` the step is computed, and roads are told"
+    class Deaf(LIF):
+        def step(self, x, state): return torch.zeros_like(x), None
+    class Loud(IF):
+        def plain(self, x): return torch.ones_like(x)
+    assert not Deaf()(currents).any() and Loud()(currents).all()
+    assert unchanged(LIF(), LIF) and unchanged(IF(), LIF) and unchanged(LIF(grad='atan'), LIF)
+    assert not unchanged(Deaf(), LIF) and not unchanged(Loud(), LIF) and not unchanged(Adaptive(), LIF)
+    tweaked = LIF()
+    tweaked.plain = lambda x: x
+    assert not unchanged(tweaked, LIF)
+
+@pytest.mark.parametrize('out,found', [(lambda x: x, 'one tensor of shape (3, 4)'), (lambda x: (x, None, None), '(one tensor of shape (3, 4), NoneType, NoneType)'),
+                                       (lambda x: None, 'NoneType'), (lambda x: (x[0], None), '(one tensor of shape (4,), NoneType)')])
+def test_a_step_must_give_spikes_and_state(out, found):
+    class Odd(Neuron):
+        def step(self, x, state): return out(x)
+    with expect_fail(ValueError, contains=f'`step` of Odd gives {found}'): Odd()(currents)
+
+@pytest.mark.parametrize('option', ['leak', 'threshold'])
+@pytest.mark.parametrize('value', [nn.Parameter(torch.tensor(.9)), torch.tensor(.9)], ids=['parameter', 'tensor'])
+def test_a_parameter_without_gradient_is_refused(option, value):
+    "Where it is given, and where it is set later"
+    with expect_fail(ValueError, contains=f'`{option}` is a {type(value).__name__}'): LIF(**{option: value})
+    layer = LIF(grad='atan')
+    setattr(layer, option, value)
+    with expect_fail(ValueError, contains='write a `Neuron` that learns it'): layer(currents)
+    if option=='leak':
+        with expect_fail(ValueError, contains='no gradient'): Integrator(value)
+
+# Weights, pools, and what is refused
+
+def test_weights_are_contiguous():
+    "So they can be stored, strung together and pruned, whoever made the net"
+    from safetensors.torch import load, save
+    from torch.nn.utils import parameters_to_vector, prune
+    for net in (lenet(), vgg9(width=4), twin(vgg9(width=4)), nn.Sequential(Conv2d(3, 8, 3)), fold(nn.Sequential(Conv2d(3, 8, 3), BatchNorm2d(8)))):
+        state = net.state_dict()
+        assert all(o.is_contiguous() for o in state.values())
+        back = load(save(state))
+        assert all(back[k].equal(v) for k,v in state.items())
+        assert len(parameters_to_vector(net.parameters()))==sum(p.numel() for p in net.parameters())
+        conv = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
+        prune.l1_unstructured(conv, 'weight', .5)
+        assert (conv.weight==0).float().mean().item()==pytest.approx(.5, abs=.02)
+
+def test_gradients_of_weights_are_contiguous():
+    conv = Conv2d(3, 8, 3)
+    conv(images(2, 2, 3, 6, 6)).sum().backward()
+    assert conv.weight.grad.is_contiguous()
+
+@few
+@given(st.integers(1, 5), st.integers(1, 3), st.integers(2, 3), st.integers(1, 2), seeds)
+def test_max_pool(T, B, kernel, stride, seed):
+    "Spikes in, spikes out: one where any pixel of the window fires; torch's layer at each step; gradients too"
+    x = (images(T, B, 2, 7, 7, seed=seed)<.2).float().requires_grad_()
+    layer = MaxPool2d(kernel, stride)
+    y = layer(x)
+    want = torch.stack([nn.MaxPool2d(kernel, stride)(x_t) for x_t in x])
+    assert y.equal(want) and set(y.unique().tolist()) <= {0., 1.}
+    pull = torch.randn(y.shape, generator=seeded(seed))
+    for a,b in zip(*(torch.autograd.grad(o, x, pull) for o in (y, want))): assert a.equal(b)
+
+odd = [None, 'x', True, 3, -1, float('nan'), [], [1.], torch.zeros(3), torch.zeros(2, 3).long(), torch.tensor(float('nan')), nn.ReLU, object()]
+inputs = [o for o in odd if not (isinstance(o, torch.Tensor) and o.is_floating_point())]
+
+@pytest.mark.parametrize('make', [lambda: Conv2d(3, 4, 3), lambda: Linear(3, 2), lambda: AvgPool2d(2), lambda: MaxPool2d(2), Flatten, lambda: BatchNorm2d(3),
+                                  lambda: StepBatchNorm2d(3, 4), LIF, IF, Adaptive, Integrator, lambda: Poisson(3), lambda: Dropout(.5)])
+def test_layers_refuse_odd_inputs(make):
+    layer = make()
+    for x in inputs + [torch.zeros(3)]*(not isinstance(layer, Poisson)) + [torch.tensor(1.)]*(not isinstance(layer, Poisson)):
+        with pytest.raises(ValueError, match='`x`'): layer(x)
+
+@pytest.mark.parametrize('f,name,fine', [
+    (lambda o: LIF(leak=o), 'leak', ()), (lambda o: LIF(threshold=o), 'threshold', (3,)), (lambda o: LIF(reset=o), 'reset', ()),
+    (lambda o: LIF(refractory=o), 'refractory', (3,)), (lambda o: LIF(grad=o), 'grad', (nn.ReLU,)), (lambda o: Integrator(o), 'leak', ()),
+    (lambda o: Dropout(o), 'p', ()), (lambda o: Subsample(o), 'stride', (3,)), (lambda o: Poisson(o), 'num_steps', (3,)),
+    (lambda o: Poisson(3, o), 'max_rate', ()), (lambda o: make_norm('step', 3, o), 'num_steps', (3,)), (lambda o: make_norm('shared', o, 3), 'num_features', (3,)),
+    (lambda o: make_norm(o, 3, 3), 'name', (None,)), (lambda o: ThresholdBatchNorm2d(3, o), 'threshold', (3,)), (lambda o: ThresholdBatchNorm2d(3, 1., o), 'alpha', (3,)),
+    (lambda o: Residual(o, LIF()), 'body', ()), (lambda o: Residual(nn.Identity(), o), 'neuron', ()), (lambda o: Residual(nn.Identity(), LIF(), o), 'shortcut', (None,)),
+    (lambda o: fold(o), 'model', ()), (lambda o: merged(o, BatchNorm2d(3)), 'synapse', ()), (lambda o: merged(Conv2d(3, 3, 1), o), 'norm', ()),
+    (lambda o: spike_trains(o, torch.zeros(1)), 'model', ()), (lambda o: use(o).__enter__(), 'mode', ())], ids=lambda o: o if isinstance(o, str) else '')
+def test_odd_arguments(f, name, fine):
+    "A ValueError that names the argument, whatever is given"
+    for o in odd:
+        if any(o is f_ or (type(o) is type(f_) and isinstance(o, int) and o==f_) for f_ in fine): continue
+        with pytest.raises(ValueError, match=f'`{name}`'): f(o)
+
+def test_who_has_no_batch_is_told_so():
+    for net in (lenet(image_size=8), nn.Sequential(Poisson(3), Flatten())):
+        with expect_fail(ValueError, contains='If this is one image without a batch, give `image[None]`'): net(torch.zeros(1, 8, 8))
+    with expect_fail(ValueError, contains='`image[None]`'): nn.Sequential(Poisson(3), Linear(5, 2))(torch.zeros(5))
+    with expect_fail(ValueError, contains='put an encoder first'): Conv2d(1, 2, 3)(torch.zeros(4, 1, 8, 8))

@@ -1,11 +1,15 @@
 "What a user gets from PyPI: the sdist and the wheel made from it, every requirement and command, and that it works where nothing else is installed."
-import os,subprocess,sys,tarfile
+import ast,os,subprocess,sys,tarfile
 from configparser import ConfigParser
 from email import message_from_bytes
+from importlib.metadata import packages_distributions
 from zipfile import ZipFile
 import pytest
 from PIL import Image
+from nbdev.config import get_config
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from bounds import colab as in_colab,lowest,tested
 from colab import private
 from common import project_copy,root,run
 from environment import environment,wheel as build_wheel
@@ -50,12 +54,55 @@ def test_requirements(meta, settings, extra):
 def test_facts(meta, settings):
     assert meta['Requires-Python'] == '>=3.10' and meta['License-Expression'] == 'Apache-2.0' and meta['Summary']
     assert set(meta.get_all('Provides-Extra')) == {'lab', 'dev', 'peers'}
-    assert any(o.startswith('Repository, https://') for o in meta.get_all('Project-URL'))
     assert any(o.startswith('Development Status') for o in meta.get_all('Classifier'))
     assert any(o.startswith('Intended Audience') for o in meta.get_all('Classifier'))
     pythons = [o.split(' :: ')[-1] for o in meta.get_all('Classifier') if o.startswith('Programming Language :: Python')]
     assert pythons == ['3', *settings['pythons'].split()] and len(pythons)>1
     assert meta.get_payload(decode=True).decode().strip() == (root/'README.md').read_text(encoding='utf-8').strip()
+
+def test_addresses(meta):
+    "PyPI shows them, and nbdev writes the site's in every module"
+    urls = dict(o.split(', ') for o in meta.get_all('Project-URL'))
+    repo,cfg = urls['Repository'],get_config(root)
+    user,name = repo.removeprefix('https://github.com/').split('/')
+    assert urls['Documentation'] == f'https://{user.lower()}.github.io/{name}/' == f'{cfg.doc_host}{cfg.doc_baseurl}/'
+    assert urls['Changelog'] == f'{repo}/blob/{cfg.branch}/CHANGELOG.md' and (root/'CHANGELOG.md').exists()
+    assert urls['Issues'] == f'{repo}/issues'
+
+def listed(settings, *keys):
+    "The packages that the lists `keys` of settings.ini name, written as PyPI does"
+    return {canonicalize_name(Requirement(o).name) for k in keys for o in settings[k].splitlines() if o.strip()}
+
+def imported():
+    "The packages from which a module of snnkit imports anything, even where it does so only when that is needed"
+    names = {n for p in (root/'snnkit').rglob('*.py') for o in ast.walk(ast.parse(p.read_text(encoding='utf-8')))
+             for n in ([a.name for a in o.names] if isinstance(o, ast.Import) else [o.module] if isinstance(o, ast.ImportFrom) and not o.level else [])}
+    tops = {o.split('.')[0] for o in names} - sys.stdlib_module_names - {'snnkit'}
+    known = packages_distributions()
+    missing = tops - known.keys() - {'triton', 'spikingjelly', 'norse'} # of which not every Python and system has one
+    assert not missing, f'not installed here: {missing}'
+    return {canonicalize_name(known[o][0]) if o in known else o for o in tops}
+
+def test_requirements_are_what_is_imported(settings):
+    "Triton comes with torch where there is a GPU; peers are for the benchmark alone"
+    needed = imported() - {'triton'} - listed(settings, 'peers_requirements')
+    assert needed == listed(settings, 'requirements')
+
+def test_lowest_releases(settings):
+    "Every requirement has a lower bound, which `make bounds` can install, and no upper one"
+    assert len(lowest(settings['requirements'].split())) == len(listed(settings, 'requirements'))
+    with pytest.raises(SystemExit, match='numba'): lowest(['torch>=2.5', 'numba'])
+    with pytest.raises(SystemExit, match='numba'): lowest(['numba>=0.62,<0.70'])
+
+def test_what_the_bounds_are_tested_with_is_there():
+    for o in tested: assert (root/f'tests/test_{o}.py').exists(), f'tools/bounds.py runs tests/test_{o}.py'
+
+def test_colab_is_known_by_its_releases(settings):
+    "Numba's is too old, so pip has to replace it; numpy and torch are new enough, so they stay"
+    have = {canonicalize_name(n): v for n,v in (o.split('==') for o in in_colab)}
+    assert listed(settings, 'requirements') <= have.keys()
+    old = {r.name for r in map(Requirement, settings['requirements'].split()) if not r.specifier.contains(have[canonicalize_name(r.name)])}
+    assert {'numba', 'llvmlite'} <= old <= {'numba', 'llvmlite', 'fastcore'}
 
 def test_entry_points(wheel):
     points = read(wheel, 'entry_points.txt').decode()
@@ -64,12 +111,30 @@ def test_entry_points(wheel):
 
 def contents(wheel): return {o: wheel.read(o) for o in wheel.namelist()}
 
+def packed(folder, *patterns):
+    "The files below `folder` that match one of `patterns`, but for what Python and numba keep there"
+    return [p for o in patterns for p in folder.glob(o) if p.is_file() and '__pycache__' not in p.parts]
+
 def test_files(wheel, built):
-    "The modules, the trained weights and the records: no notebook, picture, data set or test."
+    "Every file of the package and of its folders, and the records: no notebook, picture or test."
     made = {k: v for k,v in contents(wheel).items() if '.dist-info' not in k}
-    ours = [*(root/'snnkit').glob('*.py'), *(root/'snnkit/weights').glob('*.safetensors'), *(root/'results').glob('*.jsonl')]
+    ours = packed(root/'snnkit', '**/*') + packed(root/'results', '*.jsonl')
     assert made == {f"snnkit/{p.relative_to(root).as_posix().removeprefix('snnkit/')}": p.read_bytes() for p in ours}
-    assert any(o.endswith('/settings.ini') for o in tarfile.open(next(built.glob('*.tar.gz'))).getnames())
+    assert {'snnkit/py.typed', 'snnkit/weights/lenet-digits-snn.safetensors', 'snnkit/results/ablation-digits.jsonl'} <= set(made)
+    sdist = {o.partition('/')[2] for o in tarfile.open(next(built.glob('*.tar.gz'))).getnames()}
+    assert {'settings.ini', 'CHANGELOG.md', 'CITATION.cff', 'LICENSE'} <= sdist
+
+def test_subpackages_and_data_are_packed(tmp_path):
+    "A folder of modules, and one of data with its source and licence, are in the wheel."
+    with project_copy() as d:
+        for o in 'room/__init__.py', 'room/inner/__init__.py', 'room/door.py', 'stuff/data.npz', 'stuff/LICENSE', 'stuff/README.md':
+            (d/'snnkit'/o).parent.mkdir(parents=True, exist_ok=True)
+            (d/'snnkit'/o).write_text('')
+        (d/'snnkit/room/__pycache__').mkdir()
+        (d/'snnkit/room/__pycache__/door.pyc').write_text('')
+        names = set(ZipFile(build_wheel(d)).namelist())
+    want = {f'snnkit/{o}' for o in ('room/__init__.py', 'room/inner/__init__.py', 'room/door.py', 'stuff/data.npz', 'stuff/LICENSE', 'stuff/README.md')}
+    assert want <= names and not [o for o in names if '__pycache__' in o]
 
 def test_sdist_builds_the_same_wheel_as_the_project(wheel):
     with project_copy() as d: assert contents(ZipFile(build_wheel(d))) == contents(wheel)
@@ -130,9 +195,12 @@ def test_records_are_in_the_wheel(call, records, user, home):
     assert call(user, 'snnkit-experiment', 'ablation').count('norm=') >= 3 and not (home/'.cache/snnkit/runs').exists()
 
 def test_installed_in_place(call, records, built, tmp_path):
-    "An installation for work on the project itself has its modules and its records."
+    "An installation for work on the project itself has its modules, its subpackages and its records."
     py = environment(tmp_path/'env', next(built.glob('*.whl')), ['setuptools'])
     with project_copy() as d:
+        (d/'snnkit/room').mkdir()
+        (d/'snnkit/room/__init__.py').write_text('')
         run([sys.executable, '-m', 'pip', '--python', py, 'install', '-q', '--no-deps', '--no-index', '--no-build-isolation', '-e', d], d)
         assert records(py.parent) == list(Store(root/'results').read())
         assert call(py.parent, 'python', '-c', 'import snnkit; print(snnkit.__file__)').strip() == str(d/'snnkit/__init__.py')
+        assert call(py.parent, 'python', '-c', 'import snnkit.room; print(snnkit.room.__file__)').strip() == str(d/'snnkit/room/__init__.py')

@@ -32,6 +32,11 @@ def test_pythons_are_those_supported():
     assert minor == list(range(minor[0], minor[-1]+1)), 'without gaps'
     assert all(o in supported for o in pythons()) and f'3.{minor[0]-1}' not in supported
 
+def test_bounds_are_tested_at_both_ends():
+    "The lowest releases on the oldest Python, the newest on the newest, and Colab's on its own"
+    ends = {o['releases']: o['python'] for o in flows['test.yml']['jobs']['bounds']['strategy']['matrix']['include']}
+    assert ends == dict(lowest=pythons()[0], newest=pythons()[-1], colab='3.12')
+
 def test_site_is_made_with_a_supported_python():
     used = [s['with']['python-version'] for s in flows['deploy.yml']['jobs']['build']['steps'] if 'setup-python' in s.get('uses', '')]
     assert len(used) == 1 and used[0] in pythons()
@@ -52,10 +57,30 @@ def test_commands_exist():
     targets = set(re.findall(r'^([a-z]+):', (root/'Makefile').read_text(), re.M))
     runs = [s['run'] for f in flows.values() for j in f['jobs'].values() for s in j['steps'] if 'run' in s]
     made = {t for o in runs if o.startswith('make ') for t in re.findall(r"make (\w+)|'([a-z]+)'", o) for t in t if t}
-    assert made == {'chromium', 'test', 'units'} <= targets
+    assert made == {'bounds', 'chromium', 'test', 'units'} <= targets
     assert 'nbdev-docs' in runs and shutil.which('nbdev-docs', path=bin_)
 
 def test_site_is_what_nbdev_makes():
     steps = flows['deploy.yml']['jobs']['build']['steps']
     assert [s['with']['path'] for s in steps if 'upload-pages-artifact' in s.get('uses', '')] == [cfg.doc_path.name]
     for f in flows.values(): assert f[True]['push']['branches'] == [cfg.branch] # YAML takes `on` for true
+
+forms = [p for p in sorted((root/'.github/ISSUE_TEMPLATE').glob('*.yml')) if p.name != 'config.yml']
+
+@pytest.mark.parametrize('path', forms, ids=lambda p: p.stem)
+def test_issue_form(path):
+    "As GitHub wants it: a name, a description, and fields with an id and a label"
+    form = yaml.load(path.read_text(encoding='utf-8'), Strict)
+    assert form['name'] and form['description'] and len(form['body'])>1
+    ids = [o['id'] for o in form['body']]
+    assert len(ids) == len(set(ids)) and all(o['type'] in ('textarea', 'input', 'dropdown') and o['attributes']['label'] for o in form['body'])
+    assert any(o.get('validations', {}).get('required') for o in form['body'])
+
+def test_hooks_are_local():
+    "Nothing is fetched from elsewhere, and what the hooks call is here"
+    repos = yaml.load((root/'.pre-commit-config.yaml').read_text(encoding='utf-8'), Strict)['repos']
+    assert [o['repo'] for o in repos] == ['local']
+    for o in repos[0]['hooks']:
+        for word in o['entry'].split():
+            if word.startswith('.venv/bin/'): assert shutil.which(word.removeprefix('.venv/bin/'), path=bin_)
+            elif word.endswith('.py'): assert (root/word).exists()

@@ -1,17 +1,29 @@
-"""Runs notebooks as Colab does: in a kernel with Colab's IPython and ipywidgets, with snnkit as pip installs it and without what only
-its developers have, in an empty folder, with empty caches."""
+"""Runs notebooks as Colab does: in a kernel with Colab's IPython, ipywidgets, numpy, pandas, matplotlib and whatever else pip leaves in place there,
+with snnkit as pip installs it and without what only its developers have, in an empty folder, with empty caches."""
 import json,os,re,sys
 from contextlib import contextmanager
 from functools import partial
+from shutil import rmtree
 from tempfile import mkdtemp
 from filelock import FileLock
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
+from packaging.requirements import Requirement
+from bounds import colab as releases,required
 from common import root,run
 from environment import environment
 
-colabs = dict(ipython='7.34.0', ipywidgets='7.7.1', ipykernel='6.17.1', traitlets='5.7.1')
-alone = ['backcall', 'decorator', 'ipython-genutils', 'nest-asyncio', 'pickleshare'] # what today's versions of these no longer need
+# What pip finds too old in Colab, as numba, it replaces by the newest release, which is what is installed here. Colab's torch is left to `make bounds`:
+# PyPI has it with CUDA only, 3 GB that `make test` has no time for. And for Python 3.13 there is no numpy 2.0
+heavy = 'torch', 'torchvision'
+def stays(release):
+    "Does pip leave `release` in place when it installs snnkit?"
+    name,version = release.split('==')
+    return any(o.name == name and o.specifier.contains(version) for o in map(Requirement, required()))
+
+kept = [o for o in releases if stays(o) and not o.startswith(heavy)] if sys.version_info < (3, 13) else []
+colabs = dict(ipython='7.34.0', ipywidgets='7.7.1', ipykernel='6.17.1', traitlets='5.7.1') | dict(o.split('==') for o in kept)
+alone = ['backcall', 'decorator', 'ipython-genutils', 'nest-asyncio', 'pickleshare', 'pytz', 'tzdata'] # what today's versions of these no longer need
 unused = ['debugpy', 'jupyterlab-widgets', 'widgetsnbextension']                     # what a kernel does without
 besides = ['triton; sys_platform == "linux"', 'snnkit[peers]']                       # what Colab's torch brings, and what one notebook compares
 private = 'PYTHON', 'JUPYTER', 'IPYTHON', 'IN_TEST', 'XDG_', 'MPL', 'SNNKIT_'        # variables that a user has not set
@@ -23,6 +35,8 @@ def pinned():
     at.mkdir(parents=True, exist_ok=True)
     with FileLock(at/'lock'):
         if not (at/'made').exists() or (at/'made').read_text() != want:
+            for o in at.iterdir(): # of another set of releases nothing must stay
+                if o.name != 'lock': rmtree(o) if o.is_dir() else o.unlink()
             run([sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--upgrade', '--target', at, *pins, *alone], root)
             (at/'made').write_text(want)
     return at
@@ -65,9 +79,11 @@ def ask(client, code, outputs):
     except TimeoutError as e: return str(e)
     return '' if r['status'] == 'ok' else f"{r.get('ename')}: {r.get('evalue')}"
 
-check = f"""import IPython,ipywidgets,snnkit,sys
+check = f"""import snnkit,sys
+from importlib.metadata import version
 from importlib.util import find_spec
-assert IPython.__version__ == '{colabs['ipython']}' and ipywidgets.__version__ == '{colabs['ipywidgets']}' and not find_spec('nbdev'), 'not as in Colab'
+other = {{k: version(k) for k,v in {colabs}.items() if version(k) != v}}
+assert not other and not find_spec('nbdev'), f'not as in Colab: {{other}}'
 assert snnkit.__file__.startswith(sys.prefix), 'not the snnkit that was installed'"""
 
 def play(specs, home, nb, **env):

@@ -5,7 +5,7 @@ a large program; here PyPI's smalldocs renders what nbdev hands to Quarto. `--ou
 import ast,inspect,os,re,sys,warnings
 from importlib import import_module
 from shutil import copytree,rmtree
-from fastcore.nbio import read_nb
+from fastcore.nbio import nb_frontmatter,read_nb
 from fastcore.script import call_parse
 from fastcore.xtras import working_directory
 from nbdev.config import get_config,nbpath2html
@@ -95,11 +95,25 @@ def problems(site, d):
             if anchor not in ids.get((p.parent/to).resolve() if to else p, anchor): yield f'{p.name}: broken link {to}#{anchor}'
     yield from entries(site, d, ids)
 
+def redirects(site, d):
+    "Write a page at each old address that a notebook of the project at `d` names in `aliases`, as Quarto does; what is wrong with them"
+    for nb in notebooks(d):
+        fm = nb_frontmatter(read_nb(nb))
+        page = nbpath2html(nb.relative_to(d/'nbs')).as_posix()
+        for alias in fm.get('aliases', []):
+            old = site.out/alias.strip('/')
+            if old.exists(): yield f'{nb.name}: its alias {alias} is already a page'
+            up = '../'*alias.strip('/').count('/')
+            old.write_text(f'<!doctype html><title>Moved</title><meta http-equiv="refresh" content="0; url={up}{page}">'
+                           f'<p>This page is now at <a href="{up}{page}">{page}</a>.</p>')
+            if not (site.out/page).exists(): yield f'{nb.name}: there is no page {page}'
+
 @call_parse
 def main(out:str=''): # Folder to write the site to
     with project_copy() as d:
         proc,warned = process(d)
         site = build(proc, quiet=True)
+        found = warned + list(redirects(site, d)) + list(problems(site, d))
         if out: rmtree(out, ignore_errors=True), copytree(site.out, out)
-        report(warned + list(problems(site, d)), 'The docs are made from nbs/*.ipynb and nbs/_quarto.yml.')
+        report(found, 'The docs are made from nbs/*.ipynb and nbs/_quarto.yml.')
     print(f'docs: {len(site.pages)} pages, no broken link, alt text for every figure, an example for every name')

@@ -3,7 +3,7 @@ from importlib import import_module
 
 from ..layers import dense, has, mode, use
 
-rooms = dict(to_train='roads', peak_rate='roads', free='roads', fused_lif='fused')
+rooms = dict(to_train='trains', free='memory', computed_by='roads', peak_rate='roads', fused_lif='fused')
 
 def __getattr__(name):
     "What the rooms export, loaded when it is asked for: numba takes a second, and Triton may not be there."

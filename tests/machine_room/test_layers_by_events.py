@@ -1,0 +1,143 @@
+"The layers by events equal the layers as torch computes them: norms, folds, residual blocks, dropout, and the networks of the models chapter."
+import pytest, torch
+from hypothesis import HealthCheck, given, settings, strategies as st
+from torch import nn
+from same import assert_same, images, normed, randomised, resnet
+from snnkit.core import seeded
+from snnkit.encoding import poisson
+from snnkit.engine.trains import Current, Train, to_train
+from snnkit.layers import (LIF, BatchNorm2d, Conv2d, Dropout, MaxPool2d, Neuron, Poisson, Subsample, ThresholdBatchNorm2d, dense, fold,
+                           make_norm, norms, spike_trains, use, watch)
+from snnkit.models import build, calibrate, models
+from test_models import rate_for, tiny
+
+few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+seeds = st.integers(0, 10**6)
+each_norm = pytest.mark.parametrize('name', norms)
+shapes = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(2, 4))
+
+@each_norm
+@pytest.mark.parametrize('training', [True, False])
+def test_norms_by_events(name, training):
+    torch.manual_seed(0)
+    y,grads = assert_same(randomised(normed(name)).train(training), images(3, 2, 12, 12)*2-1, tol=2e-5)
+    assert all(g.norm()>0 for g in grads.values())
+
+@each_norm
+def test_the_synapse_before_a_norm_and_the_neuron_behind_work_by_events(name):
+    net = normed(name)
+    with use('numba'):
+        s = to_train(net[0](images(2, 2, 12, 12)))
+        current = net[1](s)
+        assert type(current) is Current and type(net[2](current)) is Current and type(net[3](net[2](current))) is Train
+
+def test_fold_by_events():
+    "In single precision a sum near the threshold may round to its other side: every layer is fed the same train, and hardly any spike differs"
+    torch.manual_seed(0)
+    net = randomised(nn.Sequential(Conv2d(1, 20, 5, bias=False), BatchNorm2d(20), LIF(), Conv2d(20, 40, 5, bias=False), ThresholdBatchNorm2d(40, .8), LIF(threshold=.8))).eval()
+    slim,s,spikes,differ = fold(net),poisson(images(16, 1, 28, 28)*.5, 25, seeded(0)),0,0
+    assert slim[0].weight.is_contiguous()
+    with torch.no_grad(), use('numba'):
+        for i in (0, 3):
+            want,got = (dense(m[i:i+3](to_train(s))) for m in (net, slim))
+            spikes,differ,s = spikes+want.sum().item(),differ+(want!=got).sum().item(),want
+    assert spikes>10**5 and differ < 1e-5*spikes
+
+@pytest.mark.parametrize('norm', [None, *norms])
+def test_residual_nets_by_events(norm):
+    torch.manual_seed(0)
+    y,grads = assert_same(resnet(norm=norm), images(3, 2, 12, 12)*2-1, tol=5e-5)
+    assert all(g.norm()>0 for g in grads.values())
+
+def test_subsampled_train():
+    "Either form, with the same values and gradients"
+    x = (images(5, 2, 3, 7, 7)<.4).float()
+    for stride in (1, 2, 3):
+        with use('numba'): s = to_train(x.requires_grad_()); y = Subsample(stride)(s)
+        (y*torch.arange(y.numel()).view_as(y)).sum().backward()
+        assert y.equal(x[..., ::stride, ::stride]) and x.grad.any(); x.grad = None
+
+@few
+@given(st.sampled_from([.1, .25, .5, .9]), shapes, seeds, st.booleans())
+def test_a_mask_lasts_a_window(p, shape, seed, sparse):
+    "Each unit is there at all steps, scaled, or at none; in either form, gradients too"
+    torch.manual_seed(seed)
+    x = (torch.rand(shape)<.6).float().requires_grad_()
+    with use('numba' if sparse else 'torch'):
+        y = Dropout(p)(to_train(x) if sparse else x)
+        assert type(y) is (Train if sparse else torch.Tensor)
+        y = dense(y); y.sum().backward()
+    there = y.detach().amax(0)>0
+    assert torch.allclose(y, there*x/(1-p)) and torch.allclose(x.grad*x, there*x/(1-p))
+
+def test_dropout_is_off_in_eval():
+    with use('numba'):
+        for x in (images(4, 2, 3, 5, 5), to_train((images(4, 2, 3, 5, 5)<.3).float())): assert Dropout(.5).eval()(x) is x and Dropout(0)(x) is x
+
+@each_norm
+def test_neurons_read_through_a_norm(name):
+    "They fire as behind torch's norm, and the running statistics are the same"
+    torch.manual_seed(0)
+    current = torch.randn(6, 4, 3, 16, 16)
+    a,b = make_norm(name, 3, 6, .5),make_norm(name, 3, 6, .5)
+    with torch.no_grad(), use('numba'): spikes = dense(LIF(threshold=.5)(a(current)))
+    with torch.no_grad(): ties = (spikes!=LIF(threshold=.5)(b.plain(current))).float().mean()
+    assert 0<spikes.mean()<1 and ties<1e-4 # where rounding decides
+    assert torch.allclose(a.running_mean, b.running_mean, atol=1e-6) and torch.allclose(a.running_var, b.running_var, atol=1e-5)
+
+@pytest.mark.parametrize('kind', ['shared', 'threshold'])
+@pytest.mark.parametrize('training', [True, False])
+def test_norms_without_parameters_by_events(kind, training):
+    x = torch.randn(4, 2, 3, 16, 16, generator=seeded(0)).requires_grad_()
+    options = dict(threshold=2., alpha=.7) if kind=='threshold' else {}
+    a,b = (norms[kind](3, affine=affine, **options).train(training) for affine in (False, True))
+    with use('numba'): spikes = [dense(LIF()(o(x))) for o in (a, b)]
+    assert spikes[0].equal(spikes[1]) and spikes[0].any()
+    assert torch.allclose(*(torch.autograd.grad(o.sum(), x)[0] for o in spikes), atol=1e-6)
+
+def test_a_block_is_heard_by_events():
+    "Hooks hear the same layers in the same order"
+    torch.manual_seed(0)
+    net,x,heard = resnet(),images(2, 2, 12, 12),[]
+    with use('torch'), watch(net, lambda n, *_: heard.append(n)): net(x)
+    with use('numba'): assert heard==list(spike_trains(net, x))[1:]
+
+@pytest.mark.parametrize('name', [o for o in models if o!='lenet'])
+def test_events_give_the_same_spikes(name):
+    net,x = tiny(name, leak=.75)
+    calibrate(net, x, rate_for(name))
+    with torch.no_grad():
+        for p in net.parameters(): p.copy_((p*64).round()/64) # sums are exact in every order
+    trains = []
+    for mode in ('numba', 'torch'):
+        torch.manual_seed(0)
+        with use(mode): trains.append(spike_trains(net, x))
+    assert len(trains[0])==sum(isinstance(m, (Neuron, Poisson)) for m in net.modules())
+    for n,s in trains[0].items(): assert s.equal(trains[1][n]) and s.any(), n
+
+def test_a_max_pool_of_a_sparse_train():
+    x = (images(5, 2, 3, 8, 8)<.2).float()
+    a,b = x.clone().requires_grad_(),x.clone().requires_grad_()
+    with use('numba'): y = dense(MaxPool2d(2)(to_train(a)))
+    z = MaxPool2d(2)(b)
+    assert y.equal(z)
+    for o in (y, z): (o*torch.arange(o.numel()).view_as(o)).sum().backward()
+    assert (a.grad*x).equal(b.grad*x)
+
+def test_a_neuron_of_ones_own_amid_events():
+    "It gets a dense current, and what stands before and behind it goes by events as ever"
+    class Plain(Neuron):
+        def step(self, x, m):
+            u = x if m is None else m + x
+            s = (u>1).float()
+            return s, .5*u*(1-s)
+    net = nn.Sequential(Poisson(6), Conv2d(2, 20, 3, bias=False), Plain(), Conv2d(20, 33, 3, bias=False), LIF())
+    torch.manual_seed(0)
+    for p in net.parameters(): nn.init.normal_(p, 0, .2)
+    with torch.no_grad():
+        for p in net.parameters(): p.copy_((p*64).round()/64)
+    trains = []
+    for mode in ('numba', 'torch'):
+        torch.manual_seed(1)
+        with use(mode): trains.append(spike_trains(net, images(2, 2, 12, 12)))
+    for n,s in trains[0].items(): assert s.equal(trains[1][n]) and s.any(), n
