@@ -39,7 +39,7 @@ from tqdm.auto import tqdm
 from .core import atomic, check_number, check_seed, check_whole, mix_seed, need, own_stream
 from .layers import Neuron, dense, mode, watch
 from .models import calibrate as scale_to_rate
-from .models import load_state
+from .models import check_model, load_state
 from .data import Augmented, Shuffle, evenly
 
 # %% ../nbs/experiment/07_training.ipynb #1a7c0e01
@@ -983,6 +983,7 @@ def start(self:Session, quiet):
     self.wrapped,self.opt,self.loader = self.acc.prepare(self.model, self.opt, loader)
     self.show = Progress(run, len(self.data.train), quiet or not self.acc.is_main_process)
     self.batch = [o.to(self.acc.device) for o in first_batch(self.data.valid)]
+    with undisturbed(self.model): check_model(self.model, self.batch[0])
     check_answer(self.look(advice), self.batch[1], self.data, self.loss)
     if self.writes: trial(self.folder, run, self.model, self.opt)
 
