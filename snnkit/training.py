@@ -39,7 +39,7 @@ from tqdm.auto import tqdm
 from .core import atomic, check_number, check_seed, check_whole, mix_seed, need, own_stream
 from .layers import Neuron, dense, mode, watch
 from .models import calibrate as scale_to_rate
-from .models import load_state
+from .models import check_model, load_state
 from .data import Augmented, Shuffle, evenly
 
 # %% ../nbs/experiment/07_training.ipynb #1a7c0e01
@@ -558,7 +558,7 @@ def plot_history(
     colors = ('tab:blue', 'tab:orange', 'tab:green', 'tab:red', 'tab:purple')
     for i,(name,history) in enumerate(histories.items()):
         if history: draw_curve(axs, name, history, colors[i%len(colors)])
-    for ax,label in zip(axs, ('error per image', 'accuracy (%)')):
+    for ax,label in zip(axs, ('error $E$ per image', 'accuracy (%)')):
         ax.set(xlabel='epoch', ylabel=label)
         ax.xaxis.get_major_locator().set_params(integer=True)
     axs[1].legend(fontsize=8)
@@ -911,7 +911,9 @@ def check_options(
     accelerator  # Accelerate's manager
 ):
     "Raise a ValueError unless functions are functions and each batch is a step."
-    for k,v in dict(loss=loss, schedule=schedule, opt=opt, on_epoch=on_epoch or print).items():
+    functions = dict(loss=loss, schedule=schedule, opt=opt)
+    if on_epoch is not None: functions['on_epoch'] = on_epoch
+    for k,v in functions.items():
         need(callable(v), f'`{k}` is {shown(v)}', 'it must be a function', 'Give its name, without brackets behind it.')
     for part in (0., .5): check_number(f'schedule({part})', schedule(part), '[0, inf)', 'It is a factor of `lr`.')
     need(isinstance(accelerator, Accelerator), f'`accelerator` is {shown(accelerator)}', "it must be Accelerate's",
@@ -981,6 +983,7 @@ def start(self:Session, quiet):
     self.wrapped,self.opt,self.loader = self.acc.prepare(self.model, self.opt, loader)
     self.show = Progress(run, len(self.data.train), quiet or not self.acc.is_main_process)
     self.batch = [o.to(self.acc.device) for o in first_batch(self.data.valid)]
+    with undisturbed(self.model): check_model(self.model, self.batch[0])
     check_answer(self.look(advice), self.batch[1], self.data, self.loss)
     if self.writes: trial(self.folder, run, self.model, self.opt)
 
@@ -998,6 +1001,11 @@ def finish(self:Session):
     self.best = end_epoch(self.model, self.run, self.best, self.data, self.acc, self.loss)
     self.look(later)
     self.show.epoch()
+
+@patch
+def report(self:Session):
+    "Tell `on_epoch` the numbers of the last epoch."
+    if self.on_epoch is not None and self.acc.is_main_process: self.on_epoch(dict(self.run.history[-1]))
 
 @patch
 def keep(self:Session):
@@ -1031,7 +1039,7 @@ def train(
             if whole: session.finish()
             run.stopped = stop() and run.epoch<last
             session.keep()
-            if whole and session.on_epoch and session.acc.is_main_process: session.on_epoch(dict(run.history[-1]))
+            if whole: session.report()
     run.stopped = stop() # the last epoch may be over, and whoever called is still to know
 
 # %% ../nbs/experiment/07_training.ipynb #70de42fe

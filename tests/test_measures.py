@@ -1,5 +1,5 @@
 "Intervals keep their promises, and whatever is counted is counted as by hand, for any sizes: hypothesis looks for the ones that break it."
-import math
+import math, subprocess, sys
 from types import SimpleNamespace
 
 import numpy as np, pandas as pd, pytest, torch
@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from snnkit.encoding import Direct, Poisson
 from snnkit.layers import use
-from snnkit.layers import IF, LIF, AvgPool2d, Conv2d, Dropout, Flatten, Integrator, Linear, spike_trains, watch
+from snnkit.layers import IF, LIF, AvgPool2d, Conv2d, Dropout, Flatten, Integrator, Linear, Neuron, OverTime, spike_trains, watch
 from snnkit.measures import (accuracy_interval, break_even, break_even_rate, confusion, disagreements, energy, error_increment, fan_out, firing_rates,
                              is_spikes, mcnemar, paired_interval, seed_interval, synaptic_ops, undisturbed)
 from snnkit.models import build, lenet, twin
@@ -64,7 +64,7 @@ def test_wilson_known_values():
     for (k,n),ends in {(81, 263): (.2553, .3662), (15, 148): (.0624, .1605), (0, 20): (0, .1611), (1, 29): (.0061, .1718)}.items():
         assert np.allclose(accuracy_interval(k, n), ends, atol=5e-5)
 
-@pytest.mark.parametrize('args,text', [((-1, 5), 'correct'), ((6, 5), 'correct'), ((0, 0), 'total'), ((2.5, 5), 'correct'), ((float('nan'), 5), 'correct'), (('5', 10), 'correct'), ((None, 10), 'correct'), (([5], 10), 'correct'), ((5, '10'), 'total'),
+@pytest.mark.parametrize('args,text', [((-1, 5), 'correct'), ((6, 5), 'correct'), ((0, 0), 'total'), ((2.5, 5), 'correct'), ((float('nan'), 5), 'correct'), (('5', 10), 'correct'), ((None, 10), 'correct'), (([5], 10), 'correct'), ((5, '10'), 'total'), ((True, 5), 'correct'),
                                        ((1, 5, 0), 'confidence'), ((1, 5, 1), 'confidence'), ((1, 5, 95), 'confidence'), ((1, 5, -.1), 'confidence')])
 def test_impossible_counts(args, text):
     with pytest.raises(ValueError, match=f'`{text}`'): accuracy_interval(*args)
@@ -171,6 +171,37 @@ def test_seed_interval_of_few():
         with pytest.raises(ValueError, match='`values` is .*one finite number a seed'): seed_interval(bad)
     with pytest.raises(ValueError, match='`confidence`'): seed_interval([1, 2], 95)
 
+def test_counts_of_torch_numpy_and_pandas_are_counts():
+    want = accuracy_interval(3, 10)
+    for k,n in ((torch.tensor(3), 10), (np.int64(3), np.uint8(10)), (3., 10.), (np.float32(3), torch.tensor(10.)), (np.array(3), 10)):
+        assert accuracy_interval(k, n)==want
+    for bad in (True, np.bool_(True), torch.tensor(True), torch.tensor([3]), 3.5, np.float64(3.5), math.inf, 3+0j):
+        with pytest.raises(ValueError, match='`correct` is'): accuracy_interval(bad, 10)
+
+@pytest.mark.parametrize('name', ['scipy.stats', 'sklearn', 'sklearn.metrics'])
+def test_heavy_libraries_wait_until_they_are_needed(name):
+    code = f'import sys, snnkit.measures; sys.exit({name!r} in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code], timeout=300).returncode==0
+
+odd_calls = {
+    'paired None': ('b', lambda: paired_interval(None, 1, 10)), 'paired True': ('c', lambda: paired_interval(1, True, 10)), 'paired text': ('total', lambda: paired_interval(1, 1, '10')),
+    'confidence None': ('confidence', lambda: accuracy_interval(1, 5, None)), 'confidence text': ('confidence', lambda: seed_interval([1, 2], '0.9')),
+    'values None': ('values', lambda: seed_interval(None)), 'values text': ('values', lambda: seed_interval(['a'])), 'values ragged': ('values', lambda: seed_interval([[1], [1, 2]])),
+    'evaluation None': ('an evaluation', lambda: error_increment(None, None)), 'evaluation text': ('an evaluation', lambda: mcnemar('ab', 'ab')), 'evaluation empty': ('an evaluation', lambda: mcnemar([], [])),
+    'confusion None': ('an evaluation', lambda: confusion(None, ['a'])), 'confusion bools': ('evaluation', lambda: confusion([True], ['a'])),
+    'confusion classes': ('classes', lambda: confusion(evaluation(torch.tensor([0]), torch.tensor([0])), 3)),
+    'rates of None': ('model', lambda: firing_rates(None, torch.ones(1, 2))), 'rates for None': ('images', lambda: firing_rates(small(), None)), 'rates for 3': ('images', lambda: firing_rates(small(), 3)),
+    'rates seed': ('seed', lambda: firing_rates(small(), torch.ones(1, 1, 6, 6), seed='a')), 'rates batch': ('batch_size', lambda: firing_rates(small(), torch.ones(1, 1, 6, 6), True)),
+    'ops of a function': ('model', lambda: synaptic_ops(len, torch.ones(1, 2))), 'ops seed': ('seed', lambda: synaptic_ops(small(), torch.ones(1, 1, 6, 6), seed=-1)), 'fan-out': ('layer', lambda: fan_out(nn.ReLU(), (3,))),
+    'spikes': ('x', lambda: is_spikes([0, 1])), 'energy None': ('ops', lambda: energy(None)), 'energy of another table': ('ops', lambda: energy(pd.DataFrame(dict(a=[1])))),
+    'energy count': ('count', lambda: energy(synaptic_ops(nn.Linear(2, 2), torch.ones(1, 2)), [])), 'mac': ('mac', lambda: break_even('4')), 'ac': ('ac', lambda: break_even(ac=None)),
+    'activity': ('activity', lambda: break_even(activity=True)), 'steps': ('num_steps', lambda: break_even_rate(None))}
+
+@pytest.mark.parametrize('name', odd_calls)
+def test_odd_calls_are_told_by_name(name):
+    argument,call = odd_calls[name]
+    with pytest.raises(ValueError, match=f'^`?{argument}`? is'): call()
+
 def test_confusion():
     y,p = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 2, 0, 2])
     t = confusion(evaluation(p, y), ['a', 'b', 'c', 'never'])
@@ -215,6 +246,45 @@ def test_looking_leaves_no_trace(f):
     net[3].forward = lambda x: 1/0
     with pytest.raises(ZeroDivisionError): f(net, x)
     assert net.training and not net[5].training and not any(m._forward_hooks for m in net.modules())
+
+class Every(Neuron):
+    "A neuron of one's own, which fires at every other step."
+    def step(self, x, n):
+        n = 0 if n is None else n
+        return torch.full_like(x, n%2), n+1
+
+def test_any_neuron_is_counted():
+    r = firing_rates(nn.Sequential(Poisson(4), Every()), torch.ones(2, 3))
+    assert r.layer.tolist()==['0', '1'] and r.kind.tolist()==['Poisson', 'Every'] and r.rate.tolist()==[1, .5] and r.spikes.tolist()==[12, 6]
+
+class Trains(TensorDataset):
+    "Spike trains [T, C] that are batched along the second dimension."
+    def collate(self, pairs):
+        x,y = zip(*pairs)
+        return torch.stack(x, 1), torch.stack(y)
+
+@pytest.mark.parametrize('batch_size', [2, 5, 9])
+def test_spike_trains_are_counted_an_image(batch_size):
+    "A model without encoder, and data that make their own batches: not T images but as many as there are."
+    torch.manual_seed(0)
+    x = (torch.rand(7, 5, 6, generator=seeded(0))<.4).float()
+    net = nn.Sequential(Linear(6, 4), LIF(threshold=.2), Linear(4, 2), Integrator())
+    r,ops = firing_rates(net, Trains(x, torch.zeros(7)), batch_size),synaptic_ops(net, Trains(x, torch.zeros(7)), batch_size)
+    with torch.no_grad(): s = net[:2](x.transpose(0, 1))
+    assert r.neurons.tolist()==[4] and r.spikes[0]==pytest.approx(s.sum().item()/7) and r.rate[0]==pytest.approx(s.mean().item())
+    assert ops.steps.tolist()==[5, 5] and ops.dense.tolist()==[5*24, 5*8] and ops.operation.tolist()==['AC', 'AC']
+    assert ops.effective.tolist()==pytest.approx([4*x.sum().item()/7, 2*s.sum().item()/7])
+
+def test_a_maximum_pool_costs_nothing():
+    "And hands on spikes, where an average pool hands on numbers."
+    class MaxPool2d(OverTime, nn.MaxPool2d): pass
+    torch.manual_seed(0)
+    x = torch.full((3, 1, 4, 4), .5)
+    nets = [nn.Sequential(Poisson(5), pool(2), Conv2d(1, 2, 1)) for pool in (MaxPool2d, AvgPool2d)]
+    most,mean = (synaptic_ops(net, x) for net in nets)
+    assert most.layer.tolist()==['2'] and most.operation.tolist()==['AC'] and mean.operation.tolist()==['MAC']
+    with undisturbed(nets[0], 0): pooled = nets[0][:2](x)
+    assert most.effective[0]==2*pooled.count_nonzero().item()/3
 
 def test_signed_and_silent_trains():
     r = firing_rates(nn.Sequential(Poisson(20), LIF()), -torch.ones(2, 3))
