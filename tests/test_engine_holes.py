@@ -28,7 +28,7 @@ def python(code, timeout=200, path=root, **env):
     "A process of its own that runs `code` with the package in `path`."
     env = os.environ | dict(PYTHONPATH=str(path), OMP_NUM_THREADS='1') | {k: str(v) for k,v in env.items()}
     command = [sys.executable, '-c', textwrap.dedent(code)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(command, env=env, cwd=path, capture_output=True, text=True, timeout=timeout)
 
 def works(result):
     "Did the process end well?"
@@ -163,16 +163,19 @@ def parted(): # (first layer, what is to be recomputed, the rest)
                         Conv2d(8, 8, 3, bias=False), LIF(.1), Flatten(), Linear(72, 3), Integrator())
     return net,spikes(6, 3, 2, 12, 12)
 
-@hole('the tensors that torch recomputes are not those that the engine reads')
+works_today = [(0, 4, False), (1, 4, False), (1, 6, False), (3, 9, False), (3, 9, True)]
+
 @pytest.mark.parametrize('reentrant', [True, False])
 @pytest.mark.parametrize('begin,end', [(1, 4), (0, 4), (1, 6), (4, 6), (3, 9)])
-def test_checkpoints(begin, end, reentrant):
+def test_checkpoints(begin, end, reentrant, request):
     "Gradients are those without a checkpoint, wherever it begins and ends"
+    if (begin, end, reentrant) not in works_today:
+        request.applymarker(hole('the tensors that torch recomputes are not those that the engine reads'))
     net,x = parted()
     def grads(mode, through):
         net.zero_grad()
         with use(mode):
-            y = net[:begin](x) if begin else x.clone().requires_grad_()
+            y = net[:begin](x) if begin else x.clone().requires_grad_(reentrant) # without it torch's has no gradients
             y = through(net[begin:end], y)
             net[end:](y).pow(2).sum().backward()
         return [p.grad for p in net.parameters()]
@@ -203,18 +206,25 @@ def test_gradients_of_what_lies_between(layer, how):
     assert want.any()
     assert_close(dense(got)*there, want*there)
 
-@hole('a hook on a module wraps what the engine reads')
-@pytest.mark.parametrize('layer', [0, 1, 2, 3, 4])
-def test_backward_hooks_of_modules(layer):
-    net,x = parted()
+@pytest.mark.parametrize('layer', range(5))
+@pytest.mark.parametrize('times', [1, 2])
+def test_backward_hooks_of_modules(layer, times, request):
+    "They hear the gradients of outputs, as often as one goes back, and change nothing"
+    if (layer, times) in ((1, 2), (2, 2)): request.applymarker(hole('the way back through a hook is gone after once'))
+    torch.manual_seed(0)
+    net = nn.Sequential(Conv2d(2, 8, 3, bias=False), BatchNorm2d(8), LIF(.2), Conv2d(8, 4, 3, bias=False), LIF(.2))
+    x = spikes(6, 3, 2, 9, 9)
     def answer(mode):
         other,heard = copy.deepcopy(net),[]
         other[layer].register_full_backward_hook(lambda m, gin, gout: heard.append(gout[0]))
-        with use(mode): other(x.clone().requires_grad_()).pow(2).sum().backward()
-        return heard,[p.grad for p in other.parameters()]
-    (heard,got),(told,want) = answer('numba'),answer('torch')
-    assert len(heard)==len(told)==1
-    for a,b in zip(got, want): assert_close(a, b)
+        with use(mode):
+            loss = (dense(other(x.clone().requires_grad_()))*torch.linspace(-1, 1, 5)).sum()
+            for i in range(times): loss.backward(retain_graph=i+1<times)
+        return heard,[p.grad for p in other.parameters()],[o.float() for o in other.buffers()]
+    (heard,*got),(told,*want) = answer('numba'),answer('torch')
+    assert len(heard)==len(told)==times
+    for a,b in zip(got, want):
+        for o,p in zip(a, b): assert_close(o, p, 1e-4)
 
 # Weights that are computed, replaced, or no numbers
 
@@ -231,7 +241,7 @@ def own(m):
     parametrize.register_parametrization(m, 'weight', Counted())
     return m
 
-def pruned(m): return prune.l1_unstructured(m, 'weight', .3)
+def pruned(m): return prune.ln_structured(m, 'weight', .3, 2, 0)
 
 computed = dict(weight_norm=parametrizations.weight_norm, old_weight_norm=nn.utils.weight_norm, pruned=pruned, own=own,
                 spectral_norm=parametrizations.spectral_norm, old_spectral_norm=nn.utils.spectral_norm)
@@ -252,12 +262,11 @@ def test_computed_weights(by, kind, mode, notes_home, request):
     "In the default mode too, in which a layer that is new is measured; and what computes a weight is asked once a call"
     fails = mode=='auto' or by in ('spectral_norm', 'own')
     if fails: request.applymarker(hole('the layer is copied, and its weight asked for many times'))
-    torch.manual_seed(0)
-    net = nn.Sequential(Conv2d(2, 8, 3, bias=False) if kind=='conv' else Linear(500, 40, bias=False), LIF(.2))
     x = spikes(20, 8, *((2, 20, 20) if kind=='conv' else (500,)))
-    computed[by](net[0])
     def answer(mode):
-        other = copy.deepcopy(net)
+        torch.manual_seed(0)
+        synapse = Conv2d(2, 8, 3, bias=False) if kind=='conv' else Linear(500, 40, bias=False)
+        other = nn.Sequential(computed[by](synapse), LIF(.2))
         with use(mode): y = dense(other(x))
         (y*torch.linspace(-1, 1, y.shape[-1])).sum().backward()
         counts = [m.calls for m in other.modules() if isinstance(m, Counted)]
@@ -316,10 +325,10 @@ def neuron_is_seen_later(y):
 
 readers = neuron_first,reader_first,two_neurons,neuron_and_conv,neuron_is_seen_later
 
-@hole('a norm is computed for each of its readers')
 @pytest.mark.parametrize('name', norms)
 @pytest.mark.parametrize('read', readers, ids=lambda f: f.__name__)
-def test_a_norm_of_two_readers_takes_note_once(name, read):
+def test_a_norm_of_two_readers_takes_note_once(name, read, request):
+    if read is not reader_first: request.applymarker(hole('a norm is computed for each of its readers'))
     x = 2*torch.randn(3, 2, 4, 6, 6, generator=seeded(0))+1
     found = []
     for mode in ('torch', 'numba'):
@@ -330,10 +339,10 @@ def test_a_norm_of_two_readers_takes_note_once(name, read):
     assert norm.num_batches_tracked==1
     assert_close(norm.running_mean, plain.running_mean); assert_close(norm.running_var, plain.running_var)
 
-@hole('the engine moves running statistics by counted changes, torch by uncounted ones')
 @pytest.mark.parametrize('first', ['reader', 'neuron'])
-def test_a_norm_that_is_called_twice_before_the_way_back(first):
+def test_a_norm_that_is_called_twice_before_the_way_back(first, request):
     "Once by torch and once by the engine: two images of a pair, or a layer used twice"
+    if first=='reader': request.applymarker(hole('torch saves running statistics, and the engine counts their changes'))
     torch.manual_seed(0)
     norm,x = BatchNorm2d(4, affine=False),torch.randn(3, 2, 4, 6, 6, requires_grad=True)
     def grads(mode):
@@ -345,6 +354,24 @@ def test_a_norm_that_is_called_twice_before_the_way_back(first):
         return x.grad
     assert_close(grads('numba'), grads('torch'), 1e-4)
 
+@pytest.mark.parametrize('mode', ['numba', 'torch'])
+@pytest.mark.parametrize('synapse', [True, False])
+@pytest.mark.parametrize('training', [True, False])
+def test_a_norm_of_a_single_image_and_step(training, synapse, mode, request):
+    "Gradients are those of double precision, however the dimensions of size 1 lie in memory"
+    if synapse==(mode=='numba'): request.applymarker(hole('strides that mean nothing mislead the norm of torch 2.13'))
+    torch.manual_seed(0)
+    first = [Conv2d(17, 17, 1, bias=False)]*synapse
+    net = nn.Sequential(*first, BatchNorm2d(17), LIF(.9, .5, grad='sigmoid')).train(training)
+    x = spikes(1, 1, 1, 3, 17).movedim(-1, 2) # channels last
+    def grads(net, x, mode):
+        x = x.clone().requires_grad_()
+        with use(mode): y = dense(net(x))
+        (y*torch.linspace(-1, 1, y.numel()).view(y.shape).to(y)).sum().backward()
+        return [x.grad.double(), *[p.grad.double() for p in net.parameters()]]
+    want = grads(copy.deepcopy(net).double(), x.double().contiguous(), 'torch')
+    for a,b in zip(grads(net, x, mode), want): assert_close(a, b, 1e-4)
+
 # The same seed, the same result
 
 def favouring(events): # costs as if events, or dense arithmetic, cost nothing
@@ -352,8 +379,8 @@ def favouring(events): # costs as if events, or dense arithmetic, cost nothing
 
 @hole('measured costs decide who computes')
 def test_a_training_depends_on_its_seed_alone(notes_home, monkeypatch):
-    """Two machines that measure differently, or one that is busy, get the same bits. (If a training is not to be steady by
-    default, its record has to say what computed it, and this test has to ask the record.)"""
+    """Two machines that measure differently, or one that is busy, get the same bits. (If a training is not to be steady
+    by default, its record has to say what computed it, and this test has to ask the record.)"""
     def result(events):
         monkeypatch.setattr(engine, '_costs', favouring(events))
         torch.manual_seed(0)
@@ -399,14 +426,17 @@ def kernels(folder):
     assert files
     return files
 
-@pytest.fixture
-def kept(tmp_path):
+@pytest.fixture(scope='module')
+def compiled(tmp_path_factory):
     "A cache folder with the kernels of a neuron"
-    folder = tmp_path/'kernels'
-    folder.mkdir(mode=0o700)
+    folder = tmp_path_factory.mktemp('kernels')
     works(python(forward, NUMBA_CACHE_DIR=folder))
-    kernels(folder)
     return folder
+
+@pytest.fixture
+def kept(compiled, tmp_path):
+    "The same, to be damaged"
+    return Path(shutil.copytree(compiled, tmp_path/'kernels'))
 
 @hole('the import fails where nothing can be kept')
 def test_nowhere_to_keep_kernels(tmp_path):
@@ -476,9 +506,9 @@ def of_another(folder):
 def file_of_another(folder):
     for p in kernels(folder): os.chown(p, 12345, 12345)
 
-@hole('whoever may write there is trusted')
 openings = by_anyone,by_a_group,file_by_anyone,of_another,file_of_another
 
+@hole('whoever may write there is trusted')
 @pytest.mark.parametrize('open_to', openings, ids=lambda f: f.__name__)
 def test_a_cache_that_others_write_is_not_believed(kept, open_to, tmp_path):
     "Nothing from it is unpickled, as that would run what they wrote"

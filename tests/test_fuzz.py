@@ -17,7 +17,7 @@ seed,chunk = 20,30
 
 # What is known to fail today: features that do so always, and networks that run into a norm which is called twice
 without = 'norm_of_two','backward_hooks','lone_norm'
-known = ()
+known = 99,231
 
 @pytest.mark.parametrize('start', range(0, 300, chunk))
 def test_random_networks(start):
