@@ -124,7 +124,8 @@ class _Link(Function):
     def backward(ctx, g):
         wanted = ctx.needs_input_grad[3:]
         inputs = [o for o,n in zip(ctx.sources, wanted) if n]
-        with torch.enable_grad(): grads = iter(torch.autograd.grad(ctx.make(), inputs, g))
+        with torch.enable_grad(): y = ctx.make()
+        grads = iter(torch.autograd.grad(y, inputs, g, retain_graph=True)) # somebody may come back
         return None,None,None,*[next(grads) if n else None for n in wanted]
 
 def chained(
