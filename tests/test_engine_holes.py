@@ -55,7 +55,7 @@ def test_threads_ask_one_network(learns):
         with use('numba'), torch.set_grad_enabled({learns}):
             want = [ask(x) for x in trains]
             def work(x, w):
-                with torch.set_grad_enabled({learns}):
+                with use('numba'), torch.set_grad_enabled({learns}): # a new thread begins with the default mode
                     for _ in range(15):
                         if not all(a.equal(b) for a,b in zip(ask(x), w)): wrong.append(1)
             threads = [threading.Thread(target=work, args=o) for o in zip(trains, want)]
@@ -329,23 +329,32 @@ def test_a_norm_that_is_called_twice_before_the_way_back(first):
         return x.grad
     assert_close(grads('numba'), grads('torch'), 1e-4)
 
-@pytest.mark.parametrize('mode', ['numba', 'torch'])
+class Norm64(nn.Module):
+    "A norm by its formula: torch 2.13's own has wrong gradients of a single image and step, misled by strides."
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x):
+        o,dims = self.norm,(0, 1, 3, 4)
+        mean,var = (x.mean(dims), x.var(dims, unbiased=False)) if self.training else (o.running_mean, o.running_var)
+        mean,var,weight,bias = (p[:, None, None] for p in (mean, var, o.weight, o.bias))
+        return (x-mean)/(var+o.eps).sqrt()*weight + bias
+
 @pytest.mark.parametrize('synapse', [True, False])
 @pytest.mark.parametrize('training', [True, False])
-def test_a_norm_of_a_single_image_and_step(training, synapse, mode):
+def test_a_norm_of_a_single_image_and_step(training, synapse):
     "Gradients are those of double precision, however the dimensions of size 1 lie in memory"
-    if mode=='torch': pytest.skip('strides that mean nothing mislead the norm of torch 2.13')
     torch.manual_seed(0)
-    first = [Conv2d(17, 17, 1, bias=False)]*synapse
-    net = nn.Sequential(*first, BatchNorm2d(17), LIF(.9, .5, grad='sigmoid')).train(training)
+    first,norm,last = [Conv2d(17, 17, 1, bias=False)]*synapse,BatchNorm2d(17),LIF(.9, .5, grad='sigmoid')
+    net,judge = nn.Sequential(*first, norm, last),nn.Sequential(*first, Norm64(norm), last)
     x = spikes(1, 1, 1, 3, 17).movedim(-1, 2) # channels last
     def grads(net, x, mode):
-        x = x.clone().requires_grad_()
+        net,x = copy.deepcopy(net).to(x.dtype).train(training),x.clone().requires_grad_()
         with use(mode): y = dense(net(x))
         (y*torch.linspace(-1, 1, y.numel()).view(y.shape).to(y)).sum().backward()
         return [x.grad.double(), *[p.grad.double() for p in net.parameters()]]
-    want = grads(copy.deepcopy(net).double(), x.double().contiguous(), 'torch')
-    for a,b in zip(grads(net, x, mode), want): assert_close(a, b, 1e-4)
+    for a,b in zip(grads(net, x, 'numba'), grads(judge, x.double(), 'torch')): assert_close(a, b, 1e-4)
 
 # The same seed, the same result
 
