@@ -302,7 +302,7 @@ class _Through(Function):
 def run(
     syn:Synapse,        # with its train
     after:After=After() # what follows it
-):                      # spikes and their values, or currents [T, B, ...]
+)->object:              # spikes and their values, or currents [T, B, ...]
     "A synapse by events with what follows it; raises ValueError if its weight has been changed."
     need(_version(syn.weight)==syn.version, 'a weight was changed after the layer was called',
          'a lazy output must be looked at before that', 'Call `dense(y)` on it first.')
@@ -404,6 +404,7 @@ class _Scan(Function):
         params = line.back(dx, sums) if line else (None, None)
         return unplanes(dx, shape),*params,None,None,None
 
+# %% ../../nbs/machine_room/16c_synapses.ipynb #38712555
 def scan(
     x:torch.Tensor, # currents, shape [T, B, ...]
     cell,           # the neurons
@@ -525,6 +526,7 @@ class Line(_Standard):
         def fold(o): return torch.from_numpy(o.sum(0, keepdims=True) if len(self.factor)==1 else o).float()
         return fold(sx),fold(s)
 
+# %% ../../nbs/machine_room/16c_synapses.ipynb #ee9aa8c1
 class _Normed(Function):
     @staticmethod
     def forward(ctx, x, scale, shift, line):

@@ -131,7 +131,7 @@ class _Link(Function):
 def chained(
     f,        # called without arguments
     *before   # lazy tensors that it goes through without making them
-):            # what it gives
+)->object:    # what it gives
     "What `f` gives, with a graph if each of the lazy tensors has one, too."
     learn = torch.is_grad_enabled() and all(o._learn for o in before)
     with torch.set_grad_enabled(learn): return f()
@@ -211,10 +211,13 @@ def unplanes(
     T,B,C,H,W = shape
     return torch.from_numpy(a.reshape(T, B, H, W, C).transpose(0, 1, 4, 2, 3))
 
-# %% ../../nbs/machine_room/16b_trains.ipynb #51c4c338
+# %% ../../nbs/machine_room/16b_trains.ipynb #aff9e1bd
 def new_words(
-    B:int,K:int,T:int,P:int, # images, blocks of channels, steps, pixels
-    dtype # of a word
+    B:int, # images
+    K:int, # blocks of channels
+    T:int, # steps
+    P:int, # pixels
+    dtype  # of a word
 )->tuple: # words [B, K, T, P], and counts of the spikes in [B, K, T]
     "Room for the spikes of a layer."
     return fresh(B, K, T, P, dtype=dtype),np.empty((B, K, T), np.int64)
@@ -223,7 +226,7 @@ def as_spikes(
     words:np.ndarray,  # [B, K, T, P]
     counts:np.ndarray, # [B, K, T]
     channels:int       # C
-):                     # `Spikes` whose values are all 1
+)->tuple:              # `Spikes` whose values are all 1
     "Spikes of which only the bits are known."
     return kernels().Spikes(words, kernels().offsets(counts), np.ones(1, np.float32), True, channels, False)
 
