@@ -22,9 +22,9 @@ from torch import nn
 from ..core import need
 from ..encoding import tosses
 from .memory import aligned, fresh, free, kernels, scratch, share
-from .synapses import After, Line, Synapse, run, run_pool, scan, surrogate_scan, with_dense_grad
-from .trains import (Current, Lazy, Train, as_spikes, as_values, chained, lazy, new_words, to_train,
-                                   train)
+from .synapses import After, Line, Synapse, of, run, run_pool, scan, surrogate_scan, with_dense_grad
+from .trains import (Current, Lazy, Train, as_dense, as_spikes, as_values, chained, lazy, new_words,
+                                   to_train, train)
 from ..layers import LIF, Dropout, Norm, Poisson, dense, has, mode
 from ..spikebp import check_neuron
 
@@ -101,7 +101,7 @@ def coins(
     begin = np.searchsorted(lit, np.arange(B+1)*n)
     share(lambda b0, b1, _: k._tossed(b0, b1, C, lit, begin, spikes, words, counts), B)
     s = as_spikes(words, counts, C)
-    return train((T, *x.shape), (), lambda: (s, as_values(s)))
+    return train((T, *x.shape), (), None, lambda: (s, as_values(s)))
 
 # %% ../../nbs/machine_room/16d_roads.ipynb #70aa6ec2
 def _fits(layer, x, weight, bias): # are these a convolution or linear layer as the kernels know it?
@@ -144,7 +144,7 @@ def _by_events(layer, x, weight, bias, owed):
     options = (layer.stride[0], layer.padding) if conv else (1, (0, 0))
     syn = Synapse(to_train(x.detach() if owed else x), weight, *options)
     if owed: y = with_dense_grad(run(syn), x, weight, *options)
-    else: y = lazy(Current, syn.shape, lambda: run(syn), (syn.values, syn.weight), synapse=syn)
+    else: y = lazy(Current, syn.shape, lambda v, w: run(of(syn, v, w)), (syn.values, syn.weight), synapse=syn)
     if bias is None: return y
     return dense(y) + (bias[:, None, None] if conv else bias)
 
@@ -162,8 +162,8 @@ def pooling(
     K,s = _square(layer.kernel_size),_square(layer.stride)
     if not K or not s or _square(layer.padding)!=0 or min(x.shape[3:])<K: return None
     pool = kernels().pool_geometry(*x.shape[3:], x.shape[2], K, s)
-    def plain(): return F.avg_pool2d(x.tensor().flatten(0, 1), K, s).unflatten(0, x.shape[:2])
-    return lazy(Current, (*x.shape[:3], pool.Ho, pool.Wo), plain, x.sources, pool=pool, train=x)
+    def plain(x): return F.avg_pool2d(x.flatten(0, 1), K, s).unflatten(0, x.shape[:2])
+    return lazy(Current, (*x.shape[:3], pool.Ho, pool.Wo), plain, (x,), pool=pool, train=x)
 
 # %% ../../nbs/machine_room/16d_roads.ipynb #d25b2e87
 def _cell(o): # neurons with the options `o`, as the kernels know them
@@ -187,15 +187,25 @@ def neuron(
 # %% ../../nbs/machine_room/16d_roads.ipynb #b57c2566
 def _behind(x, cell, refractory): # the spikes of neurons at a current of any kind
     if isinstance(x, Current) and not refractory:
-        if syn := x.synapse:
-            after = After(cell)
-            sources,recipe = (syn.values, syn.weight),lambda: chained(lambda: run(syn, after), x)
-            return train(x.shape, sources, recipe, synapse=syn, cell=cell, current=x)
-        if x.pool: return train(x.shape, x.sources, lambda: chained(lambda: _pooled(x.train, x.pool, cell), x))
+        if x.synapse: return _behind_synapse(x, cell)
+        if x.pool: return _behind_pool(x, cell)
     line = x.line if isinstance(x, Current) else None
     if line: line.check()
     found,v = chained(lambda: scan(line.of, cell, line), x) if line else scan(dense(x), cell)
-    return train(x.shape, (v,), lambda: (found, v))
+    return train(x.shape, (v,), lambda v: as_dense(found, v, x.shape), lambda: (found, v))
+
+def _behind_synapse(x, cell): # both as one kernel, when somebody asks
+    syn,after,shape = x.synapse,After(cell),x.shape
+    def make(v, w): return as_dense(*run(of(syn, v, w), after), shape)
+    def recipe(): return chained(lambda: run(syn, after), x)
+    sources = (syn.values, syn.weight) if x._learn else () # a current without gradients gives spikes without
+    return train(shape, sources, make, recipe, synapse=syn, cell=cell, current=x)
+
+def _behind_pool(x, cell):
+    s,shape = x.train,x.shape
+    def make(t): return as_dense(*scan(x._make(t), cell), shape)
+    def recipe(): return chained(lambda: _pooled(s, x.pool, cell), x)
+    return train(shape, (s,) if x._learn else (), make, recipe)
 
 def _pooled(s, pool, cell): # neurons behind a pool, together with the synapse before it if that is still pending
     if s.pending and s.synapse: return chained(lambda: run(s.synapse, After(s.cell, pool, cell)), s, s.current)
@@ -209,7 +219,7 @@ def flatten(
     "Pixels and channels of a sparse train as features, without moving anything."
     if not isinstance(x, Train) or x.ndim!=5 or (layer.start_dim, layer.end_dim)!=(1, -1): return None
     def recipe(): return x.spikes._replace(flat=True),x.values
-    return train((*x.shape[:2], math.prod(x.shape[2:])), x.sources, recipe)
+    return train((*x.shape[:2], math.prod(x.shape[2:])), (x,), lambda x: x.flatten(2), recipe)
 
 def scaled(
     layer:Dropout, # the layer
@@ -223,7 +233,7 @@ def scaled(
     def recipe():
         v = x.values*mask.flatten()[torch.from_numpy(where)]
         return s._replace(values=v.detach().numpy(), unit=False),v
-    return train(x.shape, x.sources, recipe)
+    return train(x.shape, (x,), lambda x: x*mask, recipe)
 
 # %% ../../nbs/machine_room/16d_roads.ipynb #9ccb1366
 def _known(layer, x): # a norm whose numbers are of the shapes and types that it was made with
@@ -244,7 +254,7 @@ def normed(
     x = dense(x)
     if x.is_inference(): return None # nobody counts its changes
     line = Line(layer, x)
-    return lazy(Current, x.shape, line.current, (x, line.scale, line.shift), line=line)
+    return lazy(Current, x.shape, line.current, line.sources(), line=line)
 
 # %% ../../nbs/machine_room/16d_roads.ipynb #5921512d
 _ways = {nn.Conv2d: synapse, nn.Linear: synapse, nn.AvgPool2d: pooling, nn.Flatten: flatten,

@@ -6,7 +6,7 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/machine_room/trains.ht
 
 # %% auto #0
 __all__ = ['Lazy', 'chained', 'lazy', 'Train', 'Current', 'train', 'planes', 'unplanes', 'new_words', 'as_spikes', 'factors',
-           'as_values', 'to_train']
+           'as_values', 'as_dense', 'to_train']
 
 # %% ../../nbs/machine_room/16b_trains.ipynb #520ca044
 import math
@@ -88,7 +88,7 @@ class Lazy(_Watched, torch.Tensor):
 
     def tensor(self):
         "It as an ordinary tensor, made anew."
-        return self.as_born(self._make)
+        return self.as_born(lambda: self._make(*map(_tensor, self.sources)))
 
 # %% ../../nbs/machine_room/16b_trains.ipynb #fa631591
 _saving = getattr(torch._C._autograd, '_top_saved_tensors_default_hooks', lambda _: None)
@@ -114,7 +114,9 @@ class _Moved(Function): # the dense form of a lazy tensor that an autograd funct
     @staticmethod
     def backward(ctx, g): return g
 
-# %% ../../nbs/machine_room/16b_trains.ipynb #b7309fda
+# %% ../../nbs/machine_room/16b_trains.ipynb #b7a7d49e
+def _tensor(x): return x.tensor() if isinstance(x, Lazy) else x
+
 class _Link(Function):
     @staticmethod
     def forward(ctx, cls, shape, make, *sources):
@@ -125,14 +127,16 @@ class _Link(Function):
     @once_differentiable
     def backward(ctx, g):
         wanted = ctx.needs_input_grad[3:]
-        inputs = [o for o,n in zip(ctx.sources, wanted) if n]
-        with torch.enable_grad(): grads = iter(torch.autograd.grad(ctx.make(), inputs, g))
+        # with sources cut off from what lies before them, which gets its gradient through them
+        leaves = [_tensor(o).detach().requires_grad_(n) for o,n in zip(ctx.sources, wanted)]
+        with torch.enable_grad(): y = ctx.make(*leaves)
+        grads = iter(torch.autograd.grad(y, [o for o,n in zip(leaves, wanted) if n], g))
         return None,None,None,*[next(grads) if n else None for n in wanted]
 
 def chained(
     f,        # called without arguments
     *before   # lazy tensors that it goes through without making them
-):            # what it gives
+)->object:    # what it gives
     "What `f` gives, with a graph if each of the lazy tensors has one, too."
     learn = torch.is_grad_enabled() and all(o._learn for o in before)
     with torch.set_grad_enabled(learn): return f()
@@ -140,8 +144,8 @@ def chained(
 def lazy(
     cls:type,      # of tensor, a `Lazy`
     shape:tuple,   # of it
-    make,          # called without arguments, gives it as an ordinary tensor
-    sources:tuple, # differentiable tensors that it is made of
+    make,          # called with the sources as ordinary tensors, gives it as one
+    sources:tuple, # differentiable tensors that it is made of, lazy or not
     **kw           # attributes
 )->Lazy:           # it
     "A tensor that `make` will make, tied into the graph."
@@ -159,6 +163,7 @@ class Train(Lazy):
             s,v = self.as_born(self._recipe)
             self._found = s,v if self._learn else v.detach()
             self._recipe = self._make = self.synapse = self.current = None # what it was made of may go
+            self.sources = ()
         return self._found
 
     def tensor(self):
@@ -185,14 +190,12 @@ class Current(Lazy):
 # %% ../../nbs/machine_room/16b_trains.ipynb #c8c78409
 def train(
     shape:tuple,   # of the dense form
-    sources:tuple, # differentiable tensors that it is made of
+    sources:tuple, # differentiable tensors that it is made of, lazy or not
+    make,          # called with the sources as ordinary tensors, gives its dense form
     recipe,        # called without arguments, gives `Spikes` and their values
     **kw           # attributes
 )->Train:          # it
     "A spike train that `recipe` will make."
-    def make():
-        s,v = recipe()
-        return _Dense.apply(v, s, shape)
     return lazy(Train, shape, make, sources, _recipe=recipe, _shape=torch.Size(shape), **kw)
 
 # %% ../../nbs/machine_room/16b_trains.ipynb #48841a1f
@@ -212,10 +215,13 @@ def unplanes(
     T,B,C,H,W = shape
     return torch.from_numpy(a.reshape(T, B, H, W, C).transpose(0, 1, 4, 2, 3))
 
-# %% ../../nbs/machine_room/16b_trains.ipynb #51c4c338
+# %% ../../nbs/machine_room/16b_trains.ipynb #aff9e1bd
 def new_words(
-    B:int,K:int,T:int,P:int, # images, blocks of channels, steps, pixels
-    dtype # of a word
+    B:int, # images
+    K:int, # blocks of channels
+    T:int, # steps
+    P:int, # pixels
+    dtype  # of a word
 )->tuple: # words [B, K, T, P], and counts of the spikes in [B, K, T]
     "Room for the spikes of a layer."
     return fresh(B, K, T, P, dtype=dtype),np.empty((B, K, T), np.int64)
@@ -224,7 +230,7 @@ def as_spikes(
     words:np.ndarray,  # [B, K, T, P]
     counts:np.ndarray, # [B, K, T]
     channels:int       # C
-):                     # `Spikes` whose values are all 1
+)->tuple:              # `Spikes` whose values are all 1
     "Spikes of which only the bits are known."
     return kernels().Spikes(words, kernels().offsets(counts), np.ones(1, np.float32), True, channels, False)
 
@@ -258,6 +264,15 @@ class _Dense(Function): # sparse to dense
         out,x = fresh(s.offsets[-1]),g.reshape(shape).transpose(2, 3).numpy()
         share(lambda b0, b1, _: kernels()._gather(b0, b1, x, s.words, s.offsets, out), len(s.words))
         return torch.from_numpy(out),None,None
+
+# %% ../../nbs/machine_room/16b_trains.ipynb #fbfabef7
+def as_dense(
+    s,                   # `Spikes`
+    values:torch.Tensor, # one number a spike
+    shape:tuple          # of the result
+)->torch.Tensor:         # with gradients for `values`
+    "The dense form of a spike train."
+    return _Dense.apply(values, s, shape)
 
 # %% ../../nbs/machine_room/16b_trains.ipynb #aa015200
 def _sparse(x): # the bits and values of a dense train
@@ -297,4 +312,5 @@ def to_train(
     need(fits, f'`x` is {tuple(x.shape)} of {x.dtype} on {x.device}' if is_tensor else f'`x` is a {type(x).__name__}',
          'it must be [T, B, C, H, W] or [T, B, F] of float32 on the CPU', 'Stay with the dense form.')
     s = _sparse(x)
-    return train(x.shape, (x,), lambda: (s, _Owed.apply(x, s) if x.requires_grad else as_values(s)))
+    def values(x): return _Owed.apply(x, s) if x.requires_grad else as_values(s)
+    return train(x.shape, (x,), lambda x: as_dense(s, values(x), x.shape), lambda: (s, values(x)))
