@@ -111,8 +111,9 @@ def record(
     **notes     # for the record
 ):
     "Write what was run, and what came of it, to result.json."
+    images = dict(test_images=len(data.test), train_images=len(data.train))
     write_json(out/'result.json', config=run.config, best_epoch=run.best_epoch, history=run.history,
-               test_accuracy=evaluation.accuracy, test_images=len(data.test), train_images=len(data.train), **notes, **provenance())
+               test_accuracy=evaluation.accuracy, **images, **notes, **provenance())
 
 # %% ../nbs/doors/14_cli.ipynb #e832f401
 def draw(
@@ -126,8 +127,9 @@ def draw(
     image = data.test[len(data.test)//3][0]
     device = next(snn.parameters()).device
     with undisturbed(snn, 'picture'): spikes = snn[0](image[None].to(device))[:, 0].cpu()
-    figs = dict(spike_train=plot_encoding(image, spikes), rasters=plot_rasters(snn, image), membranes=plot_membranes(snn, image),
-                curves=plot_history(histories), mistakes=plot_mistakes(evaluation, data.test, data.classes),
+    figs = dict(spike_train=plot_encoding(image, spikes), rasters=plot_rasters(snn, image),
+                membranes=plot_membranes(snn, image), curves=plot_history(histories),
+                mistakes=plot_mistakes(evaluation, data.test, data.classes),
                 confusion=plot_confusion(confusion(evaluation, data.classes)))
     for n,f in figs.items(): f.savefig(out/f'{n}.png', dpi=150)
     return [out/f'{n}.png' for n in figs]
@@ -183,8 +185,8 @@ def report(
     table.layers.to_csv(out/'layers.csv')
     accuracy,layers = (json.loads(o.to_json(orient='index')) for o in (table.accuracy, table.layers))
     trainings = {n: dict(config=r.config, best_epoch=r.best_epoch, history=r.history) for n,r in runs.items()}
-    write_json(out/'result.json', accuracy=accuracy, layers=layers, test_images=len(data.test), train_images=len(data.train),
-               trainings=trainings, **notes, **provenance())
+    write_json(out/'result.json', accuracy=accuracy, layers=layers, test_images=len(data.test),
+               train_images=len(data.train), trainings=trainings, **notes, **provenance())
     print('Pictures:', *draw(snn, data, answers['SNN'], {n: r.history for n,r in runs.items()}, out), sep='\n  ')
 
 # %% ../nbs/doors/14_cli.ipynb #9be3d264
@@ -198,15 +200,15 @@ def experiment(
     epochs:int=4,         # passes through the training images
     seeds:str='42,43,44', # of the runs
     jobs:int=None,        # runs at once; as many as processors if not given
-    store:str=None,       # folder of the records; if not given, SNNKIT_RESULTS or `results` above, and what comes with the kit
+    store:str=None,       # folder of the records; if not given, SNNKIT_RESULTS or `results` above, and the kit's own
     fresh:bool=False      # Train even where there is a record
 ):
     "Do the runs of a study that the store lacks, and print what all of them found."
     with friendly():
         records_of,changes = Store(store),dict(num_steps=num_steps, epochs=epochs)
         if part is not None: changes['part'] = part
-        need(re.fullmatch(r'\d+(,\d+)*', seeds), f'`seeds` is {seeds!r}', 'it must be whole numbers with commas between',
-             'Usual is 42,43,44.')
+        numbers = re.fullmatch(r'\d+(,\d+)*', seeds)
+        need(numbers, f'`seeds` is {seeds!r}', 'it must be whole numbers with commas between', 'Usual is 42,43,44.')
         configs = study(name, data, records_of, of=tuple(map(int, seeds.split(','))), **changes)
         go_on = 'With --fresh the same command begins anew.' if fresh else 'The same command goes on.'
         try: records = run_all(configs, f'{name}-{Path(data).name}', records_of, fresh, jobs, root)

@@ -36,6 +36,7 @@ from snnkit.plots import (
 
 # %% ../nbs/doors/13_explorers.ipynb #6149fa27
 _named = dict(description_width='initial') # a label as wide as its text
+_wide = dict(width='310px')
 
 def slider(
     label:str, # what it sets, with its unit
@@ -48,7 +49,7 @@ def slider(
     whole = isinstance(value, int)
     kind = W.IntSlider if whole else W.FloatSlider
     usual = 1 if whole else (high-low)/100
-    return kind(value, min=low, max=high, step=step or usual, description=label, style=_named, layout=dict(width='310px'))
+    return kind(value, min=low, max=high, step=step or usual, description=label, style=_named, layout=_wide)
 
 def menu(
     label:str, # what it sets
@@ -58,7 +59,8 @@ def menu(
     return W.Dropdown(options=list(options), description=label, style=_named, layout=dict(width='200px'))
 
 # %% ../nbs/doors/13_explorers.ipynb #f1bf5959
-_quick = {k: v for k,v in {'text.hinting': 'none', 'text.hinting_factor': 1}.items() if k in rcParams} # halves the time of text
+_quick = {'text.hinting': 'none', 'text.hinting_factor': 1} # halves the time of text
+_quick = {k: v for k,v in _quick.items() if k in rcParams}  # newer matplotlibs have no factor
 
 def png(
     fig:Figure # to be drawn
@@ -80,7 +82,7 @@ def allowed(
 _row = dict(flex_flow='row wrap')
 
 class Explorer(W.VBox):
-    "Controls above a picture that follows them; subclasses say what to `look` at, how to `paint` it, and what to `tell`."
+    "Controls above a picture that follows them; a subclass has `look`, `paint` and `tell`."
     size = 10,3 # of the picture, inches
 
     def __init__(self,
@@ -129,7 +131,7 @@ def draw(self:Explorer, change=None):
 def set(self:Explorer,
     **values # of controls, by name
 ):
-    "Set several controls, then draw once; raises ValueError, and changes nothing, for names and values that are not allowed."
+    "Set several controls, then draw once; raises ValueError, and changes nothing, for what is not allowed."
     for k in values: check_choice('control', k, self.controls)
     old = {k: self.controls[k].value for k in values}
     self.held = True
@@ -192,15 +194,15 @@ class NeuronExplorer(Explorer):
     "A neuron under a current: its membrane, its spikes, and where it stands on its f-I curve."
     size = 10,3.4
     def __init__(self,
-        **values # at first: drive, amplitude (µA), on (ms), resistance (kΩ), capacitance (µF), threshold (mV), refractory (ms), dt (ms)
+        **values # of the controls: drive, amplitude (µA), on (ms), resistance (kΩ), capacitance (µF), threshold (mV), ...
     ):
-        on = W.FloatRangeSlider(value=(20., 60.), min=0, max=100, step=1, readout_format='.0f', description='step on (ms)',
-                                style=_named, layout=dict(width='310px'))
+        on = W.FloatRangeSlider(value=(20., 60.), min=0, max=100, step=1, readout_format='.0f',
+                                description='step on (ms)', style=_named, layout=_wide)
         controls = dict(
             drive=menu('drive', drives), amplitude=slider('amplitude (µA)', 2., -10., 10., .1), on=on,
             resistance=slider('R (kΩ)', 2., .5, 10., .1), capacitance=slider('C (µF)', 5., .5, 20., .1),
-            threshold=slider('threshold (mV)', 1., .1, 5., .1), refractory=slider('refractory period (ms)', 5., 0., 20., .5),
-            dt=slider('dt (ms)', .25, .1, 2., .05))
+            threshold=slider('threshold (mV)', 1., .1, 5., .1),
+            refractory=slider('refractory period (ms)', 5., 0., 20., .5), dt=slider('dt (ms)', .25, .1, 2., .05))
         super().__init__(controls, **values)
 
     def look(self, drive, amplitude, on, dt, **neuron):
@@ -225,7 +227,8 @@ class GradientExplorer(Explorer):
         controls = dict(
             rule=menu('beside spike-BP', [*surrogates, 'straight_through']), leak=slider('leak', .95, .5, 1., .01),
             threshold=slider('threshold', 1., .2, 5., .05), rate=slider('input rate', .1, .02, .5, .01),
-            target=slider('target rate', .4, 0., 1., .01), step=slider('step', .5, 0., 2., .025), seed=slider('seed', 0, 0, 99))
+            target=slider('target rate', .4, 0., 1., .01), step=slider('step', .5, 0., 2., .025),
+            seed=slider('seed', 0, 0, 99))
         super().__init__(controls, **values)
 
     def look(self, step, **how): return teach_neuron(**how)
@@ -312,7 +315,7 @@ def first_of(
     model, # a network
     kind,  # class of a layer
     name   # of an attribute
-):         # the attribute of the first such layer
+)->object: # the attribute of the first such layer
     "An attribute of the first layer of a kind; raises ValueError if there is none."
     layers = [m for m in model.modules() if isinstance(m, kind)]
     need(layers, f'`model` has no {kind.__name__}', 'it must have one to be explored', 'Try `lenet()`.')
@@ -327,13 +330,14 @@ class NetworkExplorer(Explorer):
         **values    # of the controls at first: source, digit, example, num_steps, intensity, threshold, seed
     ):
         need((model is None)==(ann is None), 'only one of `model` and `ann` is given',
-             'a network is shown beside its trained twin', 'Give both, or neither for those that come with the package.')
+             'a network is shown beside its trained twin', 'Give both, or neither for those of the package.')
         self.model = model or lenet(num_steps=20, pretrained='digits')
         self.ann = ann or twin(self.model, pretrained='digits')
         self.images,self.pad = sample_digits(),Pad()
         T,threshold = first_of(self.model, Encoder, 'num_steps'),float(first_of(self.model, LIF, 'threshold'))
         controls = dict(
-            source=menu('show', ['digit', 'drawing']), digit=menu('digit', self.images), example=slider('example', 0, 0, 19),
+            source=menu('show', ['digit', 'drawing']), digit=menu('digit', self.images),
+            example=slider('example', 0, 0, 19),
             num_steps=slider('time steps', T, 1, max(100, T)), intensity=slider('intensity', 1., 0., 1., .01),
             threshold=slider('threshold', threshold, .2, 3., .05), seed=slider('seed', 0, 0, 99))
         super().__init__(controls, self.pad, **values)
@@ -353,7 +357,8 @@ def look(self:NetworkExplorer, source, digit, example, num_steps, intensity, thr
 @patch
 def tell(self:NetworkExplorer, n):
     "What both answer, and what it cost."
-    answer = 'none: all scores are alike' if n.answer is None else f'{n.answer}, ahead from step {n.settled} of {len(n.scores)} on'
+    ahead = f'{n.answer}, ahead from step {n.settled} of {len(n.scores)} on'
+    answer = 'none: all scores are alike' if n.answer is None else ahead
     told = {'answer': f'{answer}; the twin says {"none" if n.twin_answer is None else n.twin_answer}'}
     for network,row in spent(n).iterrows():
         name = 'SNN' if network=='SNN' else 'twin'
@@ -395,7 +400,8 @@ def redraw_times(
         e.draw() # once without a clock
         sliders = [c for c in e.controls.values() if isinstance(c, (W.IntSlider, W.FloatSlider))]
         took = [moved(c, v) for c in sliders*repeat for v in (min(c.max, c.value+c.step), c.value)]
-        rows[type(e).__name__] = {'moves': len(took), 'median (ms)': pd.Series(took).median(), 'longest (ms)': max(took)}
+        median = pd.Series(took).median()
+        rows[type(e).__name__] = {'moves': len(took), 'median (ms)': median, 'longest (ms)': max(took)}
     return pd.DataFrame.from_dict(rows, orient='index').round(0)
 
 def moved(

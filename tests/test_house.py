@@ -1,11 +1,14 @@
 "The house rules: chapters import only chapters before them, everything public is documented, cells are short, names are as agreed."
 import ast,inspect,re,subprocess,sys
 from importlib import import_module
+from io import StringIO
 from itertools import chain
 from textwrap import dedent
+from token import OP
+from tokenize import TokenError,generate_tokens
 import pytest
 from fastcore.docments import docments
-from fastcore.nbio import read_nb
+from fastcore.nbio import nb_frontmatter,read_nb
 import common
 from common import notebooks,root
 
@@ -87,6 +90,42 @@ exported = [(p.name, c) for p,nb in nbs.items() for c in nb.cells if {'export', 
 
 @pytest.mark.parametrize('cell', [pytest.param(c, id=f'{nb} {c.id}') for nb,c in exported])
 def test_exported_cell_is_short(cell): assert lines(cell.source) <= 30
+
+def semicolons(source):
+    "The lines on which `source` puts a second statement"
+    try: tokens = [*generate_tokens(StringIO(source).readline)]
+    except (TokenError, IndentationError): return [] # a cell of IPython's, such as `! pip`
+    return [o.start[0] for o in tokens if o.type == OP and o.string == ';']
+
+@pytest.mark.parametrize('cell', [pytest.param(c, id=f'{nb} {c.id}') for nb,c in exported])
+def test_exported_lines_are_plain(cell):
+    "One statement a line, and no line that a screen cuts"
+    code = re.sub(r'^#\|.*$', '', cell.source, flags=re.M)
+    assert semicolons(code) == []
+    assert [o for o in code.splitlines() if len(o) > 120] == []
+
+parts = 'network', 'experiment', 'rivals', 'doors', 'machine_room' # in the order of the book
+
+def test_the_book_is_in_order():
+    "Numbers run through the parts without a gap, and each part follows the one before"
+    paths = [p.relative_to(root/'nbs') for p in nbs if p.parent.name in parts]
+    assert [int(re.match(r'\d+', p.name)[0]) for p in paths] == list(range(len(paths)))
+    order = [parts.index(p.parts[0]) for p in paths]
+    assert order == sorted(order)
+
+def test_the_idea_comes_before_the_machine():
+    "Nothing before the machine room names the engine's rooms, not in a hidden cell and not within a function"
+    for p,nb in nbs.items():
+        if p.parent.name == 'machine_room': continue
+        code = '\n'.join(c.source for c in nb.cells if c.cell_type == 'code')
+        assert re.findall(r'(?:from|import) snnkit\.engine\b.*', code) == [], p.name
+
+old_pages = 'encoding neuron spikebp events fused engine layers models data training measures experiments plots explorers cli bench'
+
+def test_old_pages_lead_to_the_new():
+    "Addresses from before the parts were folders; Quarto makes the pages that redirect"
+    aliases = [o for nb in nbs.values() for o in nb_frontmatter(nb).get('aliases', [])]
+    assert sorted(aliases) == sorted(f'/{o}.html' for o in old_pages.split())
 
 sources = [*nbs, *(root/'snnkit').rglob('*.py'), *(root/'tools').glob('*.py'), *(root/'tests').glob('*.py'), root/'Makefile']
 
