@@ -221,11 +221,11 @@ def test_gradient_through_foreign_functions(which):
 def test_gradient_through_foreign_functions_of_shared_weights():
     "A weight that two layers have gets the gradient of each once, whatever lies between"
     torch.manual_seed(0)
-    conv,x,found = Conv2d(4, 4, 3, padding=1, bias=False),random_spikes(6, 3, 4, 8, 8, rate=.4),[]
+    conv,x,found = exact(lee_init(Conv2d(4, 4, 3, padding=1, bias=False), 6.)),random_spikes(6, 3, 4, 8, 8, rate=.4),[]
     for mode in ('numba', 'torch'):
         conv.zero_grad()
         with use(mode):
-            s = Tripled.apply(LIF(.2)(conv(LIF(.2)(conv(x)))))
+            s = Tripled.apply(LIF(.5)(conv(LIF(.5)(conv(x)))))
             (s*torch.arange(8.)).sum().backward()
         found.append(conv.weight.grad.clone())
     assert found[1].norm()>0
