@@ -8,25 +8,27 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/machine_room/bench.htm
 __all__ = ['peers', 'passes', 'grid_shapes', 'Peer', 'SpikingJelly', 'SnnTorch', 'Norse', 'chosen', 'translate', 'facts',
            'check_same', 'rate_table', 'stepper', 'write_task', 'Worker', 'race', 'check_all', 'workload',
            'bench_table', 'plot_bench', 'bench', 'set_rates', 'lenet_at', 'medians', 'line', 'sweep_table',
-           'plot_sweep', 'layer_step', 'grid_table', 'plot_grid']
+           'plot_sweep', 'layer_case', 'layer_step', 'choice', 'judged', 'grid_table', 'plot_grid']
 
 # %% ../../nbs/machine_room/18_bench.ipynb #c9bbae60
 import copy, json, math, os, statistics, sys, tempfile, time, warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import PIPE, Popen
 
 from ..cli import friendly, provenance, write_json # first: it tells torch's threads how to wait
-from ..core import check_choice, need, seeded
+from ..core import check_choice, check_number, check_whole, need, seeded
 from ..encoding import Encoder, poisson
-from ..layers import IF, LIF, Conv2d, Flatten, Integrator, Linear, has, spike_trains, use
+from ..layers import LIF, Conv2d, Integrator, Linear, Neuron, has, use
 from ..models import build, lee_init, lenet, models
 from ..data import load
 from ..training import read_tensors, set_seed, squared_error, write_tensors
-from ..measures import check_count, firing_rates, synaptic_ops
-from .roads import peak_rate, to_train
+from ..measures import firing_rates, synaptic_ops
+from .trains import to_train
+from .roads import computed_by, peak_rate
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,23 +37,27 @@ import torch
 from fastcore.script import call_parse
 from torch import nn
 
-
 # %% ../../nbs/machine_room/18_bench.ipynb #6aec01fb
 class Peer(nn.Module):
     "A network of the kit in another library's layers, under the same names: images in, scores out."
     def __init__(self,
-        net:nn.Sequential,           # the kit's
-        neuron:Callable,             # makes the library's neuron layer from a `LIF` or an `IF`
-        readout:Callable,            # makes its integrator from an `Integrator`
-        synapse:Callable=nn.Identity # wraps one of torch's layers, as a rule not at all
+        net:nn.Sequential,    # the kit's
+        neuron:Callable,      # makes the library's neuron layer from a `LIF` or an `IF`
+        readout:Callable,     # makes its integrator from an `Integrator`
+        synapse:Callable=None # wraps one of torch's layers; they stay as they are if not given
     ):
         super().__init__()
         def convert(m):
             if isinstance(m, Encoder): return m
             if isinstance(m, Integrator): return readout(m)
-            need(hasattr(m, 'counterpart'), f'`net` has a {type(m).__name__}', 'only plain networks are translated', 'Take lenet or a VGG, or `--libraries snnkit`.')
-            return neuron(m) if isinstance(m, LIF) else synapse(copy.deepcopy(m.counterpart()))
-        self.layers,self.leak = nn.ModuleDict({n: convert(m) for n,m in net.named_children()}),net.readout.leak
+            if isinstance(m, LIF): return neuron(m)
+            plain = hasattr(m, 'counterpart') and not isinstance(m, Neuron)
+            need(plain, f'`net` has a {type(m).__name__}', 'only plain networks are translated',
+                 'Take lenet or a VGG, or `--libraries snnkit`.')
+            layer = copy.deepcopy(m.counterpart())
+            return synapse(layer) if synapse else layer
+        self.layers = nn.ModuleDict({n: convert(m) for n,m in net.named_children()})
+        self.leak = net.readout.leak
 
 # %% ../../nbs/machine_room/18_bench.ipynb #e879749b
 class SpikingJelly(Peer):
@@ -61,10 +67,13 @@ class SpikingJelly(Peer):
     ):
         from spikingjelly.activation_based import functional, layer, neuron
         def node(m):
-            kw = dict(v_threshold=float(np.nextafter(np.float32(m.threshold), np.float32(2*m.threshold))), v_reset=0., detach_reset=True)
-            return neuron.IFNode(**kw) if m.leak==1 else neuron.LIFNode(tau=1/(1-m.leak), decay_input=False, **kw)
+            threshold = np.nextafter(np.float32(m.threshold), np.float32(2*m.threshold))
+            options = dict(v_threshold=float(threshold), v_reset=0., detach_reset=True)
+            if m.leak==1: return neuron.IFNode(**options)
+            return neuron.LIFNode(tau=1/(1-m.leak), decay_input=False, **options)
         super().__init__(net, node, lambda m: nn.Identity(), layer.SeqToANNContainer)
-        functional.set_step_mode(self, 'm'); self.forget = functional.reset_net
+        functional.set_step_mode(self, 'm')
+        self.forget = functional.reset_net
 
     def forward(self, x):
         for m in self.layers.values(): x = m(x)
@@ -79,18 +88,20 @@ class SnnTorch(Peer):
         net:nn.Sequential # the kit's
     ):
         import snntorch as snn
-        super().__init__(net, lambda m: snn.Leaky(beta=m.leak, threshold=m.threshold, reset_mechanism='zero'),
-                         lambda m: snn.Leaky(beta=m.leak, reset_mechanism='none'), lambda m: m)
+        def node(m): return snn.Leaky(beta=m.leak, threshold=m.threshold, reset_mechanism='zero')
+        def readout(m): return snn.Leaky(beta=m.leak, reset_mechanism='none')
+        super().__init__(net, node, readout)
         self.leaky = snn.Leaky
 
     def forward(self, x):
         encoder,*layers = self.layers.values()
-        mems,spikes = {m: m.reset_mem() for m in layers if isinstance(m, self.leaky)},encoder(x)
+        spikes = encoder(x)
+        membranes = {m: m.reset_mem() for m in layers if isinstance(m, self.leaky)}
         for y in spikes:
             for m in layers:
-                if m in mems: y,mems[m] = m(y, mems[m])
+                if m in membranes: y,membranes[m] = m(y, membranes[m])
                 else: y = m(y)
-        return self.leak*mems[layers[-1]]/len(spikes)
+        return self.leak*membranes[layers[-1]]/len(spikes)
 
 # %% ../../nbs/machine_room/18_bench.ipynb #a03d3939
 class Norse(Peer):
@@ -100,14 +111,16 @@ class Norse(Peer):
         dt:float=1e-3      # Norse's time step, seconds
     ):
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore', FutureWarning) # Norse scripts its cells, which newer versions of torch advise against
+            warnings.simplefilter('ignore', FutureWarning) # it scripts its cells, which newer versions of torch dislike
             from norse.torch import IAFCell, IAFParameters, LIFBoxCell, LIFBoxParameters, SequentialState
             from norse.torch.module.leaky_integrator_box import LIBoxCell, LIBoxParameters
         value = torch.as_tensor
+        def per_second(m): return value((1-m.leak)/dt)
         def cell(m):
             if m.leak==1: return IAFCell(IAFParameters(v_th=value(m.threshold)), dt)
-            return LIFBoxCell(LIFBoxParameters(tau_mem_inv=value((1-m.leak)/dt), v_th=value(m.threshold)), dt)
-        super().__init__(net, cell, lambda m: LIBoxCell(LIBoxParameters(tau_mem_inv=value((1-m.leak)/dt)), dt=dt), lambda m: m)
+            return LIFBoxCell(LIFBoxParameters(tau_mem_inv=per_second(m), v_th=value(m.threshold)), dt)
+        def readout(m): return LIBoxCell(LIBoxParameters(tau_mem_inv=per_second(m)), dt=dt)
+        super().__init__(net, cell, readout)
         with torch.no_grad():
             for p in self.parameters(): p /= 1-self.leak
         self.net = SequentialState(*list(self.layers.values())[1:])
@@ -125,22 +138,49 @@ def chosen(
 )->list:            # those of 'snnkit' and `peers` that are installed
     "Libraries to compare; tells which are missing, and raises ValueError for unknown names."
     every = ['snnkit', *peers]
-    names = every if names=='all' else [o.strip().lower() for o in names.split(',')]
-    for o in names: check_choice('libraries', o, ['all', *every])
-    missing = [o for o in names if not find_spec(o)]
-    there = [o for o in dict.fromkeys(names) if o not in missing]
-    need(there, f'not one of {", ".join(names)} is installed', 'at least one must be', '`pip install snnkit[peers]` brings the peers.')
-    if missing: print(f'Not installed: {", ".join(missing)}. `pip install snnkit[peers]` brings them; going on without.')
+    need(isinstance(names, str), f'`libraries` is {names!r}', "it must be 'all', or names with commas between",
+         'Usual is all.')
+    wanted = every if names=='all' else [o.strip().lower() for o in names.split(',')]
+    for o in wanted: check_choice('libraries', o, ['all', *every])
+    missing = [o for o in wanted if not find_spec(o)]
+    there = [o for o in dict.fromkeys(wanted) if o not in missing]
+    need(there, f'not one of {", ".join(wanted)} is installed', 'at least one must be',
+         '`pip install snnkit[peers]` brings the peers.')
+    absent = ', '.join(missing)
+    if missing: print(f'Not installed: {absent}. `pip install snnkit[peers]` brings them; going on without.')
     return there
 
+# %% ../../nbs/machine_room/18_bench.ipynb #e7d80068
 def translate(
     net:nn.Sequential, # the kit's
     library:str        # 'snnkit' or one of `peers`
 )->nn.Module:          # images [B, C, H, W] -> scores [B, K]
-    "`net` in the layers of `library`."
+    "`net` in the layers of `library`; raises ValueError for a network that is not plain, or an unknown library."
+    check_choice('library', library, ['snnkit', *peers])
+    plain = isinstance(net, nn.Sequential) and hasattr(net, 'readout')
+    need(plain, f'`net` is a {type(net).__name__}', 'it must be a network of the kit, from encoder to readout',
+         'Take lenet().')
     return net if library=='snnkit' else peers[library](net)
 
 # %% ../../nbs/machine_room/18_bench.ipynb #1467e3a6
+@contextmanager
+def counted(
+    layers:dict # name: layer, of the kit's network or of a `Peer`
+)->Iterator:    # for a `with` statement; name: [spikes, neurons times steps] of each neuron layer
+    "Count the spikes of the neuron layers, in one call for all steps or in a call for each."
+    counts = {}
+    def listen(name):
+        def hook(m, args, out):
+            spikes = out[0] if isinstance(out, tuple) else out
+            fired,places = counts.get(name, (0, 0))
+            counts[name] = [fired+spikes.count_nonzero().item(), places+spikes.numel()]
+        return hook
+    hooks = [m.register_forward_hook(listen(n)) for n,m in layers.items() if n.startswith(('lif', 'if'))]
+    try: yield counts
+    finally:
+        for h in hooks: h.remove()
+
+# %% ../../nbs/machine_room/18_bench.ipynb #b9096a04
 @torch.no_grad()
 def facts(
     model:nn.Module, # the kit's network, or a `Peer`
@@ -148,17 +188,12 @@ def facts(
     seed:int=0       # of the encoder's coins
 )->dict:             # shapes of the parameters, [name, spikes, neurons times steps] of each neuron layer, the scores
     "What `model` makes of `x`, for comparison."
-    layers,counts = dict(model.layers.items() if isinstance(model, Peer) else model.named_children()),{}
-    def count(name):
-        def hear(m, args, out):
-            out = out[0] if isinstance(out, tuple) else out
-            spikes,places = counts.get(name, (0, 0))
-            counts[name] = spikes+out.count_nonzero().item(),places+out.numel()
-        return hear
-    hooks = [m.register_forward_hook(count(n)) for n,m in layers.items() if n.startswith(('lif', 'if'))]
-    torch.manual_seed(seed); y = model.eval()(x)
-    for h in hooks: h.remove()
-    return dict(parameters=[list(p.shape) for p in model.parameters()], layers=[[n, *o] for n,o in counts.items()], scores=y.tolist())
+    layers = model.layers if isinstance(model, Peer) else dict(model.named_children())
+    with counted(layers) as counts:
+        torch.manual_seed(seed)
+        y = model.eval()(x)
+    shapes = [list(p.shape) for p in model.parameters()]
+    return dict(parameters=shapes, layers=[[n, *o] for n,o in counts.items()], scores=y.tolist())
 
 # %% ../../nbs/machine_room/18_bench.ipynb #37045c2e
 def check_same(
@@ -167,20 +202,38 @@ def check_same(
     "Raise ValueError unless all libraries computed the same network, and every layer fired."
     (first,a),*others = found.items()
     for n,spikes,_ in a['layers']:
-        need(spikes>0, f'layer {n} is silent in {first}', 'every layer must fire', 'Give it more steps, or larger weights: `--kappa`.')
-    for lib,b in others:
-        need(a['parameters']==b['parameters'], f'{lib} has parameters {b["parameters"]}', f'{first} has {a["parameters"]}', 'The networks differ.')
-        for (n,s,k),(m,t,l) in zip(a['layers'], b['layers'], strict=True):
-            need((n, k)==(m, l), f'{lib} has {l} places in {m}', f'{first} has {k} in {n}', 'The networks differ.')
-            need(abs(s-t)<=.01*s+20, f'{m} fires {t} times in {lib}', f'{s} times in {first}', 'The neurons differ.')
+        need(spikes>0, f'layer {n} is silent in {first}', 'every layer must fire',
+             'Give it more steps, or larger weights: `--kappa`.')
+    for library,b in others:
+        same = a['parameters']==b['parameters']
+        need(same, f'{library} has parameters {b["parameters"]}', f'{first} has {a["parameters"]}',
+             'The networks differ.')
+        for ours,theirs in zip(a['layers'], b['layers'], strict=True): check_fired(first, ours, library, theirs)
         y,z = np.array(a['scores']),np.array(b['scores'])
-        need(np.abs(y-z).max()<=.05*np.abs(y).max()+.005, f'{lib} answers {z[0]}', f'{first} answers {y[0]}', 'The readouts differ.')
+        close = np.abs(y-z).max()<=.05*np.abs(y).max()+.005
+        need(close, f'{library} answers {z[0]}', f'{first} answers {y[0]}', 'The readouts differ.')
 
+# %% ../../nbs/machine_room/18_bench.ipynb #afae5a3b
+def check_fired(
+    first:str,   # a library
+    ours:list,   # name, spikes, neurons times steps of one of its layers
+    library:str, # another library
+    theirs:list  # the same of its layer
+):
+    "Raise ValueError unless two layers have as many neurons and, but for rounding, as many spikes."
+    (n,spikes,places),(m,other,there) = ours,theirs
+    need((n, places)==(m, there), f'{library} has {there} places in {m}', f'{first} has {places} in {n}',
+         'The networks differ.')
+    alike = abs(spikes-other)<=.01*spikes+20
+    need(alike, f'{m} fires {other} times in {library}', f'{spikes} times in {first}', 'The neurons differ.')
+
+# %% ../../nbs/machine_room/18_bench.ipynb #c963cfe0
 def rate_table(
     found:dict # library: its `facts`
 )->pd.DataFrame: # spikes per neuron and step, a row a library, a column a layer
     "Firing rates by library and layer."
-    return pd.DataFrame({lib: {n: s/k for n,s,k in f['layers']} for lib,f in found.items()}).T
+    rates = {library: {n: spikes/places for n,spikes,places in f['layers']} for library,f in found.items()}
+    return pd.DataFrame(rates).T
 
 # %% ../../nbs/machine_room/18_bench.ipynb #de46648d
 def stepper(
@@ -192,13 +245,22 @@ def stepper(
     "A clocked step of `model`."
     model.train(train)
     opt = torch.optim.Adam(model.parameters(), 0., fused=True) if train else None
+    def learn():
+        squared_error(model(x), y).backward()
+        opt.step()
+        opt.zero_grad()
+    @torch.inference_mode()
+    def infer(): model(x)
+    todo = learn if train else infer
     def step(i):
-        torch.manual_seed(i); start = time.perf_counter()
-        if train: squared_error(model(x), y).backward(); opt.step(); opt.zero_grad()
-        else:
-            with torch.inference_mode(): model(x)
+        torch.manual_seed(i)
+        start = time.perf_counter()
+        todo()
         return time.perf_counter()-start
     return step
+
+# %% ../../nbs/machine_room/18_bench.ipynb #19fcfc64
+passes = dict(train=3, inference=1) # of a step: forward, and in training also the gradients of weights and of input
 
 # %% ../../nbs/machine_room/18_bench.ipynb #f2729689
 def memory(
@@ -206,9 +268,12 @@ def memory(
 )->float:     # MB
     "Resident memory of this process; where there is no /proc, always the largest so far."
     status = Path('/proc/self/status')
-    if status.exists(): return next(int(o.split()[1]) for o in status.read_text().splitlines() if o.startswith(field))/1024
+    if status.exists():
+        line = next(o for o in status.read_text().splitlines() if o.startswith(field))
+        return int(line.split()[1])/1024
     from resource import RUSAGE_SELF, getrusage
     return getrusage(RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform=='darwin' else 2**10)
+
 def forget_peak():
     "Let the largest size so far be the size now, where the system can."
     try: Path('/proc/self/clear_refs').write_text('5')
@@ -224,10 +289,22 @@ def tiny_step(
     start = time.perf_counter()
     with use('numba' if library=='snnkit' and has('numba') else 'torch'):
         model = translate(build(**meta | dict(image_size=8, num_steps=1)), library)
-        stepper(model, torch.rand(1, meta['in_channels'], 8, 8), torch.zeros(1, dtype=torch.long), what=='train')(0)
+        x,y = torch.rand(1, meta['in_channels'], 8, 8),torch.zeros(1, dtype=torch.long)
+        stepper(model, x, y, what=='train')(0)
     return time.perf_counter()-start
 
 # %% ../../nbs/machine_room/18_bench.ipynb #193ee933
+def read_task(
+    file:str,   # as `write_task` left it
+    library:str # 'snnkit' or one of `peers`
+)->tuple:       # the network in the layers of `library`, images, labels
+    "Build the network of a task and give it its weights."
+    weights,meta = read_tensors(file)
+    x,y = weights.pop('x').clone(),weights.pop('y').clone()
+    net = build(**meta)
+    net.load_state_dict(weights)
+    return translate(net, library),x,y
+
 def work(
     library:str, # 'snnkit' or one of `peers`
     file:str,    # the task, as `write_task` left it
@@ -236,19 +313,32 @@ def work(
 ):
     "The worker: answers on standard output, a line of JSON for a line of input, until the input ends."
     out,sys.stdout = sys.stdout,sys.stderr
-    say = lambda **kw: print(json.dumps(kw), file=out, flush=True)
+    def say(**answer): print(json.dumps(answer), file=out, flush=True)
     torch.set_num_threads(int(threads))
-    first,start = tiny_step(read_tensors(file)[1], library, what),memory('VmRSS')
+    first = tiny_step(read_tensors(file)[1], library, what)
+    start = memory('VmRSS')
     sys.stdin.readline()
-    t,meta = read_tensors(file); x,y = t.pop('x').clone(),t.pop('y').clone()
-    model = build(**meta); model.load_state_dict(t); model = translate(model, library); del t
+    model,x,y = read_task(file, library)
     with use('auto' if library=='snnkit' else 'torch'):
-        if what=='check': say(**facts(model, x)); return
-        step = stepper(model, x, y, what=='train')
-        step(0); step(1); say(first=first); forget_peak()
-        for line in sys.stdin:
-            if line.strip()=='end': say(memory=memory('VmHWM')-start); return
-            step(0); say(seconds=[step(i) for i in range(int(line))])
+        if what=='check': say(**facts(model, x))
+        else: run_on_demand(stepper(model, x, y, what=='train'), say, first, start)
+
+# %% ../../nbs/machine_room/18_bench.ipynb #c439f34a
+def run_on_demand(
+    step:Callable, # what `stepper` gives
+    say:Callable,  # sends an answer
+    first:float,   # seconds of the step on a tiny image
+    start:float    # MB before the network was built
+):
+    "Do as many steps as each line of input asks for, until it says `end`; then tell the memory."
+    step(0)
+    step(1)
+    say(first=first)
+    forget_peak()
+    for line in sys.stdin:
+        if line.strip()=='end': return say(memory=memory('VmHWM')-start)
+        step(0)
+        say(seconds=[step(i) for i in range(int(line))])
 
 # %% ../../nbs/machine_room/18_bench.ipynb #1e5e1916
 def write_task(
@@ -260,12 +350,16 @@ def write_task(
     kappa:float=2., # see `lee_init`
     seed:int=42     # of the weights
 )->tuple:           # the network, images [B, C, H, W], labels [B]
-    "Draw a network for `data`, take its first training images, and store both."
+    "Draw a network for `data`, take its first training images, and store both; raises ValueError if there are too few."
     h,w = data.image_size
+    check_whole('batch_size', batch_size, 1)
     need(h==w, f'{data.name} has images of {h} x {w}', 'the models take squares', 'Choose other data.')
-    need(batch_size<=len(data.train), f'`batch_size` is {batch_size}', f'{data.name} has {len(data.train)} training images', 'Take fewer.')
-    kw = dict(name=model, num_classes=data.num_classes, in_channels=data.in_channels, image_size=h, num_steps=num_steps, kappa=kappa)
-    set_seed(seed); net = build(**kw)
+    n = len(data.train)
+    need(batch_size<=n, f'`batch_size` is {batch_size}', f'{data.name} has {n} training images', 'Take fewer.')
+    kw = dict(name=model, num_classes=data.num_classes, in_channels=data.in_channels, image_size=h,
+              num_steps=num_steps, kappa=kappa)
+    set_seed(seed)
+    net = build(**kw)
     x,y = (torch.stack(o) for o in zip(*(data.train[i] for i in range(batch_size))))
     write_tensors(file, dict(net.state_dict(), x=x, y=y), kw)
     return net,x,y
@@ -279,22 +373,30 @@ class Worker:
         what:str,    # 'check', 'train' or 'inference'
         threads:int  # how many
     ):
-        n,self.library,self.log = str(threads),library,open(file.parent/f'{library}-{what}.log', 'w+')
-        env = os.environ | dict(THP_MEM_ALLOC_ENABLE='1', GOMP_SPINCOUNT='1000', OMP_NUM_THREADS=n, MKL_NUM_THREADS=n, NUMBA_NUM_THREADS=n)
+        n = str(check_whole('threads', threads, 1))
+        check_choice('what', what, ['check', *passes])
+        self.library = library
+        self.log = open(file.parent/f'{library}-{what}.log', 'w+')
+        env = os.environ | dict(THP_MEM_ALLOC_ENABLE='1', GOMP_SPINCOUNT='1000', OMP_NUM_THREADS=n, MKL_NUM_THREADS=n,
+                                NUMBA_NUM_THREADS=n)
         code = 'import sys; from snnkit.engine.bench import work; work(*sys.argv[1:])'
-        self.process = Popen([sys.executable, '-c', code, library, str(file), what, n], stdin=PIPE, stdout=PIPE, stderr=self.log, text=True, env=env)
+        self.process = Popen([sys.executable, '-c', code, library, str(file), what, n], stdin=PIPE, stdout=PIPE,
+                             stderr=self.log, text=True, env=env)
 
     def ask(self, word):
         "Send `word` and wait for the answer; raises ChildProcessError if there is none."
         try: print(word, file=self.process.stdin, flush=True)
         except BrokenPipeError: pass # it has said why in its log
-        if line := self.process.stdout.readline(): return json.loads(line)
-        self.log.seek(0); said = self.log.read().strip().splitlines()
+        answer = self.process.stdout.readline()
+        if answer: return json.loads(answer)
+        self.log.seek(0)
+        said = self.log.read().strip().splitlines()
         raise ChildProcessError(f'{self.library} stopped: {said[-1] if said else "it said nothing"}')
 
     def close(self):
         "Let the process end."
-        self.process.communicate(); self.log.close()
+        self.process.communicate()
+        self.log.close()
 
 # %% ../../nbs/machine_room/18_bench.ipynb #3ba8f651
 def race(
@@ -306,6 +408,8 @@ def race(
     steps:int=3     # steps that count in a run
 )->dict:            # library: its seconds a step in each run, seconds of its first step, MB of memory
     "Let `libraries` do their steps in turn."
+    check_choice('what', what, list(passes))
+    for n,o in dict(threads=threads, runs=runs, steps=steps).items(): check_whole(n, o, 1)
     workers = [Worker(o, file, what, threads) for o in libraries]
     try:
         out = {w.library: dict(seconds=[], **w.ask('start')) for w in workers}
@@ -316,6 +420,7 @@ def race(
         for w in workers: w.close()
     return out
 
+# %% ../../nbs/machine_room/18_bench.ipynb #e1454c40
 def check_all(
     file:Path,      # the task
     libraries:list, # names
@@ -330,16 +435,31 @@ def check_all(
     return found
 
 # %% ../../nbs/machine_room/18_bench.ipynb #a3aab25c
-passes = dict(train=3, inference=1)
-
 def workload(
     net:nn.Sequential, # the kit's
     x:torch.Tensor     # images [B, C, H, W]
 )->dict:               # spikes and synaptic operations of one pass over the batch
     "What there is to do."
-    return dict(spikes=firing_rates(net, x, len(x)).spikes.sum()*len(x), synops=synaptic_ops(net, x, len(x)).effective.sum()*len(x))
+    spikes,operations = firing_rates(net, x, len(x)).spikes,synaptic_ops(net, x, len(x)).effective
+    return dict(spikes=spikes.sum()*len(x), synops=operations.sum()*len(x))
 
 # %% ../../nbs/machine_room/18_bench.ipynb #209776e6
+def bench_row(
+    seconds:list, # of a step, a number for each run
+    best:float,   # ms of the fastest peer
+    ops:float,    # synaptic operations of a step
+    spikes:float, # of a pass
+    peak:float    # synaptic operations a second that the machine can do, or None
+)->dict:          # the columns of a row
+    "What the times of a library's step come to."
+    ms = 1e3*statistics.median(seconds)
+    a_second = 1e3/ms
+    row = {'ms': ms, 'min': 1e3*min(seconds), 'max': 1e3*max(seconds), 'of fastest peer': ms/best}
+    row |= {'Mspikes/s': a_second*spikes/1e6, 'GSynOps/s': a_second*ops/1e9}
+    if peak: row['% bound'] = 100*ops/peak*a_second
+    return row
+
+# %% ../../nbs/machine_room/18_bench.ipynb #e794ee14
 def bench_table(
     results:dict,   # 'train' and 'inference': what `race` gives
     load:dict,      # what `workload` gives
@@ -347,24 +467,24 @@ def bench_table(
 )->pd.DataFrame:    # a row a library and kind of step
     "Times, their ratio to the fastest peer's, memory, and rates."
     rows = []
-    for what,libs in results.items():
-        ms = {o: 1e3*statistics.median(r['seconds']) for o,r in libs.items()}
-        best = min((v for o,v in ms.items() if o in peers), default=math.nan)
-        for o,r in libs.items():
-            n,ops = 1e3/ms[o],passes[what]*load['synops']
-            row = dict(step=what, library=o, ms=ms[o], min=1e3*min(r['seconds']), max=1e3*max(r['seconds']))
-            row |= {'of fastest peer': ms[o]/best, 'MB': r['memory'], 'first s': r['first'], 'Mspikes/s': n*load['spikes']/1e6, 'GSynOps/s': n*ops/1e9}
-            if peak: row['% bound'] = 100*ops/peak*n
-            rows.append(row)
-    return pd.DataFrame(rows).set_index(['step', 'library'])
+    for what,libraries in results.items():
+        of_peers = [1e3*statistics.median(r['seconds']) for o,r in libraries.items() if o in peers]
+        best = min(of_peers, default=math.nan)
+        for o,r in libraries.items():
+            row = bench_row(r['seconds'], best, passes[what]*load['synops'], load['spikes'], peak)
+            rows.append({'step': what, 'library': o, **row, 'MB': r['memory'], 'first s': r['first']})
+    columns = ['ms', 'min', 'max', 'of fastest peer', 'MB', 'first s', 'Mspikes/s', 'GSynOps/s']
+    if peak: columns.append('% bound')
+    return pd.DataFrame(rows).set_index(['step', 'library'])[columns]
 
 # %% ../../nbs/machine_room/18_bench.ipynb #4136979f
 def as_text(
     table:pd.DataFrame # what `bench_table` gives
 )->str:                # for a terminal
     "The table, rounded to what it tells."
-    digits = {'ms': 1, 'min': 1, 'max': 1, 'of fastest peer': 2, 'MB': 0, 'first s': 2, 'Mspikes/s': 1, 'GSynOps/s': 2, '% bound': 1}
-    return table.to_string(formatters={k: f'{{:.{n}f}}'.format for k,n in digits.items()})
+    places = {'ms': 1, 'min': 1, 'max': 1, 'of fastest peer': 2, 'MB': 0, 'first s': 2, 'Mspikes/s': 1, 'GSynOps/s': 2,
+              '% bound': 1}
+    return table.to_string(formatters={k: f'{{:.{n}f}}'.format for k,n in places.items()})
 
 # %% ../../nbs/machine_room/18_bench.ipynb #0ff2f223
 def plot_bench(
@@ -374,10 +494,13 @@ def plot_bench(
     what = list(dict.fromkeys(table.index.get_level_values('step')))
     fig,axs = plt.subplots(2, len(what), figsize=(3.6*len(what), 4.6), layout='constrained', squeeze=False)
     for w,(top,low) in zip(what, axs.T):
-        t = table.loc[w]; color = ['C0' if o=='snnkit' else 'lightgrey' for o in t.index]
-        kw = dict(color=color, edgecolor='black', linewidth=.5)
-        top.bar(t.index, t.ms, yerr=[t.ms-t['min'], t['max']-t.ms], capsize=4, **kw); low.bar(t.index, t.MB, **kw)
-        top.set(title=w, ylabel='time of a step (ms)', xticks=[]); low.set_ylabel('peak memory (MB)'); low.tick_params('x', rotation=30)
+        t = table.loc[w]
+        bars = dict(color=['C0' if o=='snnkit' else 'lightgrey' for o in t.index], edgecolor='black', linewidth=.5)
+        top.bar(t.index, t.ms, yerr=[t.ms-t['min'], t['max']-t.ms], capsize=4, **bars)
+        low.bar(t.index, t.MB, **bars)
+        top.set(title=w, ylabel='time of a step (ms)', xticks=[])
+        low.set_ylabel('peak memory (MB)')
+        low.tick_params('x', rotation=30)
     return fig
 
 # %% ../../nbs/machine_room/18_bench.ipynb #525f1cfc
@@ -401,7 +524,7 @@ def compare(
 @call_parse
 def bench(
     model:str='lenet',    # name of the model
-    data:str='MNIST',     # MNIST, FashionMNIST, CIFAR10, CIFAR10-JPEG, digits (embedded), or a folder or archive of class folders
+    data:str='MNIST',     # MNIST, FashionMNIST, CIFAR10, CIFAR10-JPEG, digits, or a folder or archive of class folders
     root:str=None,        # folder of the data; SNNKIT_DATA or a cache folder if not given
     num_steps:int=50,     # time steps T
     batch_size:int=32,    # images a step
@@ -416,11 +539,13 @@ def bench(
     grid:bool=False       # Measure instead the engine's choices, layer by layer
 ):
     "Compare the time and memory of a step with that of SpikingJelly, snnTorch and Norse."
-    kw = dict(locals()); out = Path(kw.pop('out'))
+    kw = dict(locals())
+    out = Path(kw.pop('out'))
     if hasattr(os, 'getloadavg'): kw['load_average'] = os.getloadavg()[0]
     with friendly():
         check_choice('model', model, models)
-        for n,o in dict(threads=threads, runs=runs, steps=steps, batch_size=batch_size).items(): check_count(n, o, 1)
+        counts = dict(threads=threads, runs=runs, steps=steps, batch_size=batch_size, num_steps=num_steps)
+        for n,o in counts.items(): check_whole(n, o, 1)
         torch.set_num_threads(threads)
         if sweep: report_sweep(out, kw)
         elif grid: report_grid(out, kw)
@@ -436,46 +561,65 @@ def write_report(
     **record             # for the record, as JSON allows it
 ):
     "Print `text`; write it, the table as csv, the picture and the record."
-    print(text); out.mkdir(parents=True, exist_ok=True)
-    (out/f'{name}.txt').write_text(text+'\n'); table.to_csv(out/f'{name}.csv')
-    fig.savefig(out/f'{name}.png', dpi=150); plt.close(fig)
-    libs = {o: version(o) for o in peers if find_spec(o)}
-    write_json(out/f'{name}.json', table=json.loads(table.reset_index().to_json(orient='records')), **record, **provenance(), **libs)
+    print(text)
+    out.mkdir(parents=True, exist_ok=True)
+    (out/f'{name}.txt').write_text(text+'\n')
+    table.to_csv(out/f'{name}.csv')
+    fig.savefig(out/f'{name}.png', dpi=150)
+    plt.close(fig)
+    versions = {o: version(o) for o in peers if find_spec(o)}
+    rows = json.loads(table.reset_index().to_json(orient='records'))
+    write_json(out/f'{name}.json', table=rows, **record, **provenance(), **versions)
 
+# %% ../../nbs/machine_room/18_bench.ipynb #26b563b1
 def report_bench(
     out:Path,      # folder to write to
     kw:dict,       # the command's options
     libraries:list # names
 ):
     "Load, compare, and leave the results in `out`."
-    d = load(kw['data'], kw['root'])
+    data = load(kw['data'], kw['root'])
+    T,threads,runs,steps = (kw[o] for o in ('num_steps', 'threads', 'runs', 'steps'))
     with tempfile.TemporaryDirectory() as tmp:
         file = Path(tmp)/'task.safetensors'
-        net,x,_ = write_task(file, kw['model'], d, kw['num_steps'], kw['batch_size'], kw['kappa'], kw['seed'])
-        rates,results,todo,table = compare(net, x, file, libraries, kw['threads'], kw['runs'], kw['steps'])
-    text = '\n'.join([f"{kw['model']} on {d.name}: T = {kw['num_steps']}, batch of {len(x)}, threads {kw['threads']}, runs {kw['runs']}, steps {kw['steps']}", '',
-        as_text(table), '', f"One pass: {todo['spikes']/1e6:.2f} M spikes, {todo['synops']/1e9:.3f} G synaptic operations"])
-    write_report(out, 'bench', table, text, plot_bench(table), options=kw, rates=rates.to_dict('index'), results=results, workload=todo)
+        net,x,_ = write_task(file, kw['model'], data, T, kw['batch_size'], kw['kappa'], kw['seed'])
+        rates,results,todo,table = compare(net, x, file, libraries, threads, runs, steps)
+    title = f"{kw['model']} on {data.name}: T = {T}, batch of {len(x)}, threads {threads}, runs {runs}, steps {steps}"
+    one_pass = f"One pass: {todo['spikes']/1e6:.2f} M spikes, {todo['synops']/1e9:.3f} G synaptic operations"
+    text = '\n'.join([title, '', as_text(table), '', one_pass])
+    rates = rates.to_dict('index')
+    write_report(out, 'bench', table, text, plot_bench(table), options=kw, rates=rates, results=results, workload=todo)
 
 # %% ../../nbs/machine_room/18_bench.ipynb #e150a7c6
+def threshold_for(
+    layer:LIF,      # its threshold is changed
+    x:torch.Tensor, # currents [T, B, ...]
+    rate:float      # spikes per neuron and step
+)->float:           # threshold
+    "The threshold at which `layer` fires nearly at `rate`, by bisection on a logarithmic scale."
+    def excess(threshold):
+        layer.threshold = threshold
+        return layer(x).mean().item()-rate
+    low,high = 1e-3,1e3
+    for _ in range(20):
+        middle = math.sqrt(low*high)
+        if excess(middle)>0: low = middle
+        else: high = middle
+    return min(low, high, key=lambda o: abs(excess(o)))
+
+# %% ../../nbs/machine_room/18_bench.ipynb #42840d2b
 @torch.no_grad()
 def set_rates(
     net:nn.Sequential, # its neurons get new thresholds, in place
     x:torch.Tensor,    # images [B, C, H, W]
     rate:float         # spikes per neuron and step, in (0, 1)
 ):
-    "Find, layer by layer, the thresholds at which `net` fires at `rate`, by bisection."
-    need(0<rate<1, f'`rate` is {rate}', 'it must lie between 0 and 1', 'Usual is .05.')
-    torch.manual_seed(0); s = net.encoder(x)
+    "Find, layer by layer, the thresholds at which `net` fires at `rate`; raises ValueError for a rate outside (0, 1)."
+    check_number('rate', rate, '(0, 1)', 'Usual is .05.')
+    torch.manual_seed(0)
+    s = net.encoder(x)
     for m in list(net)[1:]:
-        if isinstance(m, LIF):
-            def off(threshold): m.threshold = threshold; return m(s).mean().item()-rate
-            low,high = 1e-3,1e3
-            for _ in range(20):
-                mid = math.sqrt(low*high)
-                if off(mid)>0: low = mid
-                else: high = mid
-            m.threshold = min(low, high, key=lambda o: abs(off(o)))
+        if isinstance(m, LIF): m.threshold = threshold_for(m, s, rate)
         s = m(s)
 
 def lenet_at(
@@ -484,8 +628,11 @@ def lenet_at(
     batch_size:int,    # images a step
     seed:int=42        # of the weights
 )->tuple:              # the network, and grey images [B, 1, 28, 28]
-    "A LeNet all of whose layers fire at about `rate`."
-    set_seed(seed); net,x = lenet(num_steps=num_steps),torch.full((batch_size, 1, 28, 28), rate)
+    "A LeNet all of whose layers fire at about `rate`; raises ValueError as `set_rates` does."
+    check_number('rate', rate, '(0, 1)', 'Usual is .05.')
+    check_whole('batch_size', batch_size, 1)
+    set_seed(seed)
+    net,x = lenet(num_steps=num_steps),torch.full((batch_size, 1, 28, 28), rate)
     set_rates(net, x, rate)
     return net,x
 
@@ -494,30 +641,35 @@ def medians(
     steps:list,   # functions that take a number, do something and give its seconds
     rounds:int=7  # times that each has its turn
 )->list:          # median seconds of each
-    "Clock `steps` in turn, each time after a call that does not count: whatever ran before has left the caches and threads as it liked them."
-    def clock(f, i): f(0); return f(i)
+    "Clock `steps` in turn, each after a call that does not count, as whatever ran before has left its marks in the caches."
+    check_whole('rounds', rounds, 1)
+    def clock(f, i):
+        f(0)
+        return f(i)
     times = [[clock(f, i) for f in steps] for i in range(1, rounds+1)]
     return [statistics.median(o) for o in zip(*times)]
 
 def line(
-    x, # numbers
+    x, # numbers, three or more
     y  # as many
 )->tuple: # slope, intercept, r squared
-    "The straight line that fits best."
+    "The straight line that fits best; raises ValueError for fewer than three points, which show nothing."
+    need(len(x)>2, f'`x` has {len(x)} points', 'a line needs three or more', 'Through two there is always one.')
     slope,at0 = np.polyfit(x, y, 1)
     return float(slope),float(at0),float(np.corrcoef(x, y)[0, 1]**2)
 
+# %% ../../nbs/machine_room/18_bench.ipynb #ac8be7d7
 def sweep_table(
-    settings:list, # pairs of a rate and a number of steps
+    settings:list,     # pairs of a rate and a number of steps
     batch_size:int=32, # images a step
-    rounds:int=7   # times that each network has its turn
-)->pd.DataFrame:   # a row a setting: rate asked for, T, lowest and highest rate of a layer, GSynOps of a pass, ms of a training step
+    rounds:int=7       # times that each network has its turn
+)->pd.DataFrame:       # a row a setting: rate and T, lowest and highest rate of a layer, GSynOps of a pass, ms
     "Clock training steps of LeNets that fire at given rates over given steps."
     rows,steps = [],[]
     for rate,T in settings:
         net,x = lenet_at(rate, T, batch_size)
-        r = firing_rates(net, x, batch_size).rate
-        rows.append({'rate': rate, 'T': T, 'lowest': r.min(), 'highest': r.max(), 'GSynOps': workload(net, x)['synops']/1e9})
+        r,ops = firing_rates(net, x, batch_size).rate,workload(net, x)['synops']
+        rows.append({'rate': rate, 'T': T, 'lowest': r.min(), 'highest': r.max(), 'GSynOps': ops/1e9})
         steps.append(stepper(net, x, torch.zeros(batch_size, dtype=torch.long), True))
     return pd.DataFrame(rows).assign(ms=[1e3*o for o in medians(steps, rounds)])
 
@@ -528,10 +680,12 @@ def plot_sweep(
     "Time of a training step against each column, with the straight line that fits best."
     fig,axs = plt.subplots(1, len(parts), figsize=(3.8*len(parts), 3.2), layout='constrained', squeeze=False)
     for (t,k,label),ax in zip(parts, axs[0]):
-        a,b,r2 = line(t[k], t.ms)
-        ax.plot(t[k], t.ms, 'o'); ax.plot(t[k], a*t[k]+b, color='grey', lw=1, label=f'$r^2$ = {r2:.4f}')
+        slope,at0,r2 = line(t[k], t.ms)
+        ax.plot(t[k], t.ms, 'o')
+        ax.plot(t[k], slope*t[k]+at0, color='grey', lw=1, label=f'$r^2$ = {r2:.4f}')
         ax.set(xlabel=label, ylabel='training step (ms)', ylim=(0, 1.15*t.ms.max()), xlim=(0, 1.05*t[k].max()))
-        ax.locator_params('x', nbins=5); ax.legend(frameon=False)
+        ax.locator_params('x', nbins=5)
+        ax.legend(frameon=False)
     return fig
 
 # %% ../../nbs/machine_room/18_bench.ipynb #f8e93c1a
@@ -543,19 +697,43 @@ def report_sweep(
     T,B,runs = kw['num_steps'],kw['batch_size'],kw['runs']
     rates = sweep_table([(r, T) for r in (.01, .02, .05, .1, .15, .2)], B, runs)
     steps = sweep_table([(.05, t) for t in (10, 20, 30, 50, 75, 100)], B, runs)
-    parts = (rates, 'rate', 'rate (spikes per neuron and step)'),(rates, 'GSynOps', 'synaptic operations of a pass (G)'),(steps, 'T', 'time steps $T$')
+    parts = [(rates, 'rate', 'rate (spikes per neuron and step)'),
+             (rates, 'GSynOps', 'synaptic operations of a pass (G)'), (steps, 'T', 'time steps $T$')]
     fits = {k: dict(zip(('slope', 'intercept', 'r2'), line(t[k], t.ms))) for t,k,_ in parts}
     table = pd.concat(dict(rates=rates, steps=steps), names=['sweep', 'setting'])
-    text = '\n'.join([f'LeNet, training step against rate and T: batch of {B}, threads {kw["threads"]}', '', table.to_string(float_format='{:.4g}'.format), '',
-        *(f'ms = {f["intercept"]:.2f} + {f["slope"]:.4g} {k}, r^2 = {f["r2"]:.4f}' for k,f in fits.items())])
+    title = f'LeNet, training step against rate and T: batch of {B}, threads {kw["threads"]}'
+    found = [f'ms = {f["intercept"]:.2f} + {f["slope"]:.4g} {k}, r^2 = {f["r2"]:.4f}' for k,f in fits.items()]
+    text = '\n'.join([title, '', table.to_string(float_format='{:.4g}'.format), '', *found])
     write_report(out, 'sweep', table, text, plot_sweep(parts), fits=fits, options=kw)
 
 # %% ../../nbs/machine_room/18_bench.ipynb #631c1e4b
 grid_shapes = {  # input channels, output channels, kernel and size of the image; or inputs and outputs
     'LeNet conv1': (1, 20, 5, 28), 'LeNet conv2': (20, 50, 5, 14), 'LeNet fc1': (2450, 200),
-    'VGG9 conv1': (3, 64, 3, 32), 'VGG9 conv2': (64, 64, 3, 32), 'VGG9 conv3': (64, 128, 3, 16), 'VGG9 conv4': (128, 128, 3, 16),
-    'VGG9 conv5': (128, 256, 3, 8), 'VGG9 conv6': (256, 256, 3, 8), 'VGG9 fc1': (4096, 1024)}
+    'VGG9 conv1': (3, 64, 3, 32), 'VGG9 conv2': (64, 64, 3, 32), 'VGG9 conv3': (64, 128, 3, 16),
+    'VGG9 conv4': (128, 128, 3, 16), 'VGG9 conv5': (128, 256, 3, 8), 'VGG9 conv6': (256, 256, 3, 8),
+    'VGG9 fc1': (4096, 1024)}
 
+def layer_case(
+    shape:tuple,   # one of `grid_shapes`
+    rate:float,    # of the input, spikes per neuron and step
+    num_steps:int, # time steps T
+    batch_size:int # images
+)->tuple:          # the layers, and their input [T, B, ...], which wants a gradient unless it is an image
+    "One synapse layer and its neurons, with spikes to put in."
+    check_number('rate', rate, '[0, 1]', 'Usual is .05.')
+    check_whole('batch_size', batch_size, 1)
+    inputs,outputs,*conv = shape
+    image = (batch_size, inputs)
+    if conv:
+        kernel,size = conv
+        synapse = Conv2d(inputs, outputs, kernel, padding=kernel//2, bias=False)
+        image += (size, size)
+    else: synapse = Linear(inputs, outputs, bias=False)
+    net = lee_init(nn.Sequential(synapse, LIF()), generator=seeded(0))
+    x = poisson(torch.full(image, rate), num_steps, seeded(1))
+    return net,x.requires_grad_(inputs>3)
+
+# %% ../../nbs/machine_room/18_bench.ipynb #a2beee31
 def layer_step(
     shape:tuple,   # one of `grid_shapes`
     rate:float,    # of the input, spikes per neuron and step
@@ -563,37 +741,53 @@ def layer_step(
     num_steps:int, # time steps T
     batch_size:int # images
 )->Callable:       # called with a number, does a training step and gives its seconds
-    "A clocked step of one synapse layer and its neurons, forward and backward, the input's gradient included unless it is an image."
-    a,b,*conv = shape
-    synapse = Conv2d(a, b, conv[0], padding=conv[0]//2, bias=False) if conv else Linear(a, b, bias=False)
-    net = lee_init(nn.Sequential(synapse, LIF()), generator=seeded(0))
-    image = torch.full((batch_size, a, conv[1], conv[1]) if conv else (batch_size, a), rate)
-    x = poisson(image, num_steps, seeded(1)).requires_grad_(a>3)
+    "A clocked step, forward and backward, of a `layer_case`; raises ValueError for a mode that there is not."
+    net,x = layer_case(shape, rate, num_steps, batch_size)
     g = torch.randn(net(x).shape, generator=seeded(2))
     def step(i):
         with use(mode):
             s = x if mode=='torch' else to_train(x)
-            wanted = [*net.parameters(), *[x if mode=='torch' else s.values]*x.requires_grad]
+            wanted = [*net.parameters()]
+            if x.requires_grad: wanted.append(x if mode=='torch' else s.values)
             start = time.perf_counter()
             torch.autograd.grad(net(s), wanted, g)
         return time.perf_counter()-start
     return step
 
+def choice(
+    shape:tuple,   # one of `grid_shapes`
+    rate:float,    # of the input, spikes per neuron and step
+    num_steps:int, # time steps T
+    batch_size:int # images
+)->str:            # 'event' or 'dense'
+    "Which road the engine takes for the synapse of a `layer_case` when it may choose."
+    net,x = layer_case(shape, rate, num_steps, batch_size)
+    with use('auto'): by = computed_by(net, to_train(x))
+    return 'event' if by['0']=='numba' else 'dense'
+
 # %% ../../nbs/machine_room/18_bench.ipynb #6dd4a74e
+def judged(
+    table:pd.DataFrame # with columns `event`, `dense` and `auto`, ms
+)->pd.DataFrame:       # the same, with a column `auto/best`
+    "How the engine's own time compares with the better of the two roads: 1 is perfect."
+    best = table[['event', 'dense']].min(axis=1)
+    return table.assign(**{'auto/best': table.auto/best})
+
 def grid_table(
     shapes:dict,         # as `grid_shapes`
     rates=(.01, .02, .05, .1, .2, .3, .4, .6), # of the input, spikes per neuron and step
     num_steps:int=25,    # time steps T
     batch_size:int=4,    # images
     rounds:int=7         # times that each has its turn
-)->pd.DataFrame:         # a row a layer and rate: ms event-driven, dense and chosen, and the last over the better of the others
+)->pd.DataFrame:         # a row a layer and rate: the engine's choice, ms on each road and as chosen, `auto/best`
     "Clock each layer in the engine's three modes; raises ValueError without numba."
-    rows = []
+    rows,modes = [],dict(event='numba', dense='torch', auto='auto')
     for n,shape in shapes.items():
         for r in rates:
-            ms = [1e3*o for o in medians([layer_step(shape, r, m, num_steps, batch_size) for m in ('numba', 'torch', 'auto')], rounds)]
-            rows.append({'layer': n, 'rate': r, 'event': ms[0], 'dense': ms[1], 'auto': ms[2], 'auto/best': ms[2]/min(ms[:2])})
-    return pd.DataFrame(rows)
+            seconds = medians([layer_step(shape, r, m, num_steps, batch_size) for m in modes.values()], rounds)
+            ms = {k: 1e3*o for k,o in zip(modes, seconds)}
+            rows.append(dict(layer=n, rate=r, choice=choice(shape, r, num_steps, batch_size), **ms))
+    return judged(pd.DataFrame(rows))
 
 # %% ../../nbs/machine_room/18_bench.ipynb #b2230868
 def plot_grid(
@@ -601,11 +795,12 @@ def plot_grid(
 )->plt.Figure:         # the picture
     "Time of a layer's step against the rate, a panel a layer."
     groups = table.groupby('layer', sort=False)
-    rows = -(-len(groups)//4)
+    rows = math.ceil(len(groups)/4)
     fig,axs = plt.subplots(rows, 4, figsize=(11, 2.5*rows), layout='constrained', squeeze=False)
     for ax in axs.flat[len(groups):]: ax.axis('off')
     for (n,t),ax in zip(groups, axs.flat):
-        for k,style in dict(event='o-', dense='s-', auto='k--').items(): ax.plot(t.rate, t[k], style, ms=3, lw=1, label=k)
+        for k,style in dict(event='o-', dense='s-', auto='k--').items():
+            ax.plot(t.rate, t[k], style, ms=3, lw=1, label=k)
         ax.set(title=n, xscale='log', yscale='log', xlabel='rate (spikes per step)', ylabel='step (ms)')
     axs[0, 0].legend(frameon=False)
     return fig
@@ -617,8 +812,12 @@ def report_grid(
 ):
     "Measure the engine's choices, and leave the results in `out`."
     T,B,runs = kw['num_steps'],kw['batch_size'],kw['runs']
-    few = max(1, B//8)
-    t = pd.concat([grid_table({k: v for k,v in grid_shapes.items() if k.startswith(net)}, num_steps=T, batch_size=b, rounds=runs) for net,b in (('LeNet', B), ('VGG9', few))])
-    text = '\n'.join([f"One layer and its neurons, training step (ms): T = {T}, batch of {B} (LeNet) and {few} (VGG9), threads {kw['threads']}", '',
-        t.to_string(index=False, float_format='{:.3g}'.format), '', f"auto/best: median {t['auto/best'].median():.3f}, largest {t['auto/best'].max():.3f}"])
+    batches = dict(LeNet=B, VGG9=max(1, B//8))
+    def of(net): return {k: v for k,v in grid_shapes.items() if k.startswith(net)}
+    t = pd.concat([grid_table(of(net), num_steps=T, batch_size=b, rounds=runs) for net,b in batches.items()])
+    sizes = f"T = {T}, batch of {B} (LeNet) and {batches['VGG9']} (VGG9), threads {kw['threads']}"
+    title = f'One layer and its neurons, training step (ms): {sizes}'
+    lost = t['auto/best']
+    found = f'auto/best: median {lost.median():.3f}, largest {lost.max():.3f}'
+    text = '\n'.join([title, '', t.to_string(index=False, float_format='{:.3g}'.format), '', found])
     write_report(out, 'grid', t.set_index(['layer', 'rate']), text, plot_grid(t), options=kw)
