@@ -32,7 +32,7 @@ run: .venv/run.stamp ## Train a spiking LeNet and its ANN twin on the embedded d
 	$(bin)/snnkit-compare --data digits --out out --resume $(ARGS)
 
 play: .venv/lab.stamp ## Open the explorers in JupyterLab: sliders for the encoder, the neuron, the gradient and a trained network
-	$(bin)/jupyter lab nbs/doors/13_explorers.ipynb $(ARGS)
+	$(bin)/jupyter lab nbs/play.ipynb $(ARGS)
 
 test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks, README, docs, tests
 	$(py) tools/sync.py

@@ -4,7 +4,10 @@ from importlib.util import find_spec
 from pathlib import Path
 import pytest, torch
 from PIL import Image
-from snnkit.engine.bench import bench_table, chosen, check_all, check_same, grid_table, peers, race, rate_table, set_rates, translate, write_task
+pytest.importorskip('snnkit.engine', reason='this version has no engine')
+from snnkit.engine import bench
+from snnkit.engine.bench import (bench_table, check_all, check_same, choice, chosen, grid_table, layer_case, layer_step, lenet_at, line,
+    medians, peers, race, rate_table, set_rates, sweep_table, translate, write_task)
 from snnkit.data import load
 from snnkit.measures import firing_rates
 from snnkit.models import build, lenet
@@ -63,20 +66,84 @@ def test_unknown_library_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 def test_rates_are_set_as_asked():
-    torch.manual_seed(1); net,x = lenet(num_steps=30),torch.full((4, 1, 28, 28), .05)
+    torch.manual_seed(1)
+    net,x = lenet(num_steps=30),torch.full((4, 1, 28, 28), .05)
     for rate in (.02, .15):
         x.fill_(rate); set_rates(net, x, rate)
         r = firing_rates(net, x).set_index('layer').rate
         assert r[['encoder', 'lif1', 'lif2', 'lif3']].between(.9*rate, 1.1*rate).all()
         assert r[['if1', 'if2']].between(rate/1.6, 1.6*rate).all()   # behind a pool the currents are quarters, and so the rates have steps
 
-def test_grid_holds_the_choice_against_both():
-    pytest.importorskip('snnkit.engine', reason='this version has no engine')
-    t = grid_table({'conv': (8, 16, 3, 8), 'fc': (200, 50)}, (.05, .4), 5, 2, 3)
-    assert len(t)==4 and (t[['event', 'dense', 'auto']]>0).all().all()
-    assert (t['auto/best']==t['auto']/t[['event', 'dense']].min(axis=1)).all()
+shapes = {'conv': (20, 50, 5, 14), 'fc': (2450, 200)} # LeNet's second convolution and its first linear layer
+
+def clocked(times):
+    "A stand-in for the clock, which gives the seconds `times` in turn: event-driven, dense and as the engine chooses"
+    turns = iter(times)
+    return lambda steps, rounds: next(turns)
+
+def test_a_wrong_choice_shows(monkeypatch):
+    "Made-up clocks: the engine takes the faster road twice, then the slower one"
+    times = [.001, .004, .001], [.008, .002, .002], [.001, .004, .004], [.009, .003, .0045]
+    monkeypatch.setattr(bench, 'medians', clocked(times))
+    t = grid_table(shapes, (.02, .6))
+    assert t['auto/best'].tolist() == pytest.approx([1, 1, 4, 1.5])
+    assert t[['event', 'dense', 'auto']].to_numpy().tolist() == [pytest.approx([1000*o for o in row]) for row in times]
+    assert t.layer.tolist() == ['conv', 'conv', 'fc', 'fc'] and t.rate.tolist() == [.02, .6]*2
+
+def test_choice_follows_the_rate():
+    "Rare spikes are followed, frequent ones multiplied; the table tells what the engine did in the layer itself"
+    for shape in shapes.values(): assert [choice(shape, r, 25, 4) for r in (.01, .1, .6)] == ['event', 'event', 'dense']
+    assert choice((200, 50), .01, 5, 2) == 'dense' # too little work to start the kernels for
+
+@pytest.mark.parametrize('rate', [.01, .9])
+def test_engine_is_nearer_to_the_faster_road(rate):
+    "By the clock: where one road is much faster, the engine's own time is nearer to that road's than to the other's"
+    modes = 'numba', 'torch', 'auto'
+    event,dense,auto = medians([layer_step(shapes['conv'], rate, m, 25, 4) for m in modes], 9)
+    if max(event, dense) < 1.5*min(event, dense): pytest.skip('both roads take about the same time here')
+    assert auto < (event*dense)**.5
 
 @needs_peers
 @pytest.mark.parametrize('library', list(peers))
 def test_residual_networks_are_refused(library):
     with pytest.raises(ValueError, match='has a Residual.*--libraries snnkit'): translate(build('resnet9', width=2, in_channels=1, image_size=8, num_steps=2), library)
+
+@needs_peers
+@pytest.mark.parametrize('library', list(peers))
+def test_neurons_of_ones_own_are_refused(library):
+    "Their counterpart would be a ReLU, and the network no longer the same"
+    from snnkit.layers import Neuron
+    class Mine(Neuron):
+        def step(self, x, state): return (x>1).float(),state
+    net = lenet(num_steps=2)
+    net.lif2 = Mine()
+    with pytest.raises(ValueError, match='has a Mine.*--libraries snnkit'): translate(net, library)
+
+def test_two_points_are_no_line():
+    with pytest.raises(ValueError, match='`x` has 2 points.*three or more'): line([1, 2], [3, 5])
+    assert line([0, 1, 2, 3], [1, 3, 5, 7]) == pytest.approx((2, 1, 1))
+    assert line([0, 1, 2, 3], [0, 1, 0, 1])[2] < .5
+
+shape = (200, 50)
+odd = [ # what is called, and the argument that the message must name
+    (lambda o: chosen(o), 'libraries', (None, 3, 'brian', ['snnkit'])),
+    (lambda o: translate(lenet(num_steps=2), o), 'library', (None, 3, 'brian', [])),
+    (lambda o: translate(o, 'norse'), 'net', (None, 3, 'lenet', torch.nn.Linear(2, 2))),
+    (lambda o: set_rates(lenet(num_steps=2), torch.rand(1, 1, 28, 28), o), 'rate', (None, 'x', True, 0, 1, -1, float('nan'))),
+    (lambda o: lenet_at(o, 2, 2), 'rate', (None, 'x', True, 0, 1, -1, float('nan'))),
+    (lambda o: lenet_at(.1, o, 2), 'num_steps', (None, 'x', True, 0, 2.5)),
+    (lambda o: lenet_at(.1, 2, o), 'batch_size', (None, 'x', True, 0, 2.5)),
+    (lambda o: sweep_table([(.1, 2)], 2, o), 'rounds', (None, 'x', True, 0, 2.5)),
+    (lambda o: medians([lambda i: i], o), 'rounds', (None, 'x', True, 0, 2.5)),
+    (lambda o: layer_case(shape, o, 2, 2), 'rate', (None, 'x', True, -1, 2, float('nan'))),
+    (lambda o: layer_case(shape, .1, o, 2), 'num_steps', (None, 'x', True, 0, 2.5)),
+    (lambda o: layer_case(shape, .1, 2, o), 'batch_size', (None, 'x', True, 0, 2.5)),
+    (lambda o: layer_step(shape, .1, o, 2, 2)(0), 'mode', (None, 3, 'fast', [])),
+    (lambda o: race('nowhere', ['snnkit'], o), 'what', (None, 3, 'check', [])),
+    (lambda o: race('nowhere', ['snnkit'], 'train', o), 'threads', (None, 'x', True, 0, 2.5)),
+    (lambda o: race('nowhere', ['snnkit'], 'train', 1, o), 'runs', (None, 'x', True, 0, 2.5)),
+    (lambda o: race('nowhere', ['snnkit'], 'train', 1, 1, o), 'steps', (None, 'x', True, 0, 2.5))]
+
+@pytest.mark.parametrize('call, name, value', [(f, n, o) for f,n,values in odd for o in values])
+def test_odd_arguments_are_named(call, name, value):
+    with pytest.raises(ValueError, match=f'`{name}` is .*, but '): call(value)

@@ -1,6 +1,6 @@
 "The notebooks in a real JupyterLab, driven through Chromium."
-import json,os,shutil,socket,subprocess,sys,time
-from urllib.error import URLError
+import json,os,secrets,shutil,socket,subprocess,sys,time
+from urllib.error import HTTPError,URLError
 from urllib.request import urlopen
 import pytest
 from common import project_copy,share_kernels
@@ -37,20 +37,20 @@ def env(home):
 
 @pytest.fixture(scope='module')
 def server(env, home):
-    "Address of a JupyterLab on a copy of the project's notebooks"
+    "Address and token of a JupyterLab on a copy of the project's notebooks; without the token nobody else on the machine gets in"
     try: import jupyterlab
     except ImportError: missing('jupyterlab')
     port = free_port()
-    url = f'http://127.0.0.1:{port}'
+    url,token = f'http://127.0.0.1:{port}',secrets.token_urlsafe()
     args = dict(ip='127.0.0.1', port=port, port_retries=0, open_browser=False, allow_root=True)
-    args = [f'--ServerApp.{k}={v}' for k,v in args.items()] + ['--IdentityProvider.token=', '--LabApp.expose_app_in_browser=True']
+    args = [f'--ServerApp.{k}={v}' for k,v in args.items()] + ['--LabApp.expose_app_in_browser=True']
     with project_copy() as d, open(home/'server.log', 'w') as log:
         share_kernels(d/'snnkit')
         cmd = [sys.executable, '-m', 'jupyterlab', f"--ServerApp.root_dir={d/'nbs'}", *args]
-        p = subprocess.Popen(cmd, env=env | {'PYTHONPATH': str(d)}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        p = subprocess.Popen(cmd, env=env | {'PYTHONPATH': str(d), 'JUPYTER_TOKEN': token}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             wait_for(url, p, home/'server.log')
-            yield url
+            yield url,token
         finally:
             p.terminate() # which ends its kernels too
             try: p.wait(20)
@@ -78,12 +78,14 @@ def browser(env):
 
 class Lab:
     "JupyterLab in a browser, from which tests open notebooks"
-    def __init__(self, server, browser, pics): self.server,self.browser,self.pics = server,browser,pics
+    def __init__(self, server, browser, pics):
+        self.server,self.token = server
+        self.browser,self.pics = browser,pics
 
     def open(self, name, width=1200, height=1600):
         "A page with nothing but the notebook `name`, its kernel ready"
         page = self.browser.new_page(viewport=dict(width=width, height=height))
-        page.goto(f'{self.server}/doc/tree/{name}?reset')
+        page.goto(f'{self.server}/doc/tree/{name}?reset&token={self.token}')
         page.wait_for_function('window.jupyterapp?.shell.currentWidget?.content?.model?.cells?.length', timeout=60_000)
         page.evaluate('jupyterapp.shell.currentWidget.sessionContext.ready')
         page.wait_for_function('jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status == "idle"', timeout=60_000)
@@ -109,6 +111,16 @@ def lab(server, browser, tmp_path):
     lab = Lab(server, browser, tmp_path)
     yield lab
     for o in browser.contexts: o.close()
+
+def status(url):
+    "What the server says to a request for `url`"
+    try: return urlopen(url).status
+    except HTTPError as e: return e.code
+
+def test_server_asks_for_its_token(server):
+    url,token = server
+    assert status(f'{url}/api/contents') == status(f'{url}/api/contents?token=wrong') == 403
+    assert status(f'{url}/api/contents?token={token}') == 200
 
 def test_home_page_runs(lab):
     page = lab.open('index.ipynb')
@@ -141,7 +153,8 @@ class Shown:
 
     def changes(self, act):
         "Does its picture change, within ten seconds, when `act` is done?"
-        picture = self.at.locator('img.widget-image').element_handle(); old = picture.get_attribute('src')
+        picture = self.at.locator('img.widget-image').element_handle()
+        old = picture.get_attribute('src')
         act()
         self.page.wait_for_function('([o, old]) => o.src != old && o.naturalWidth > 0', arg=[picture, old], timeout=10_000)
 
@@ -167,6 +180,11 @@ def is_whole(e, width):
     e.at.scroll_into_view_if_needed()
     box = e.at.locator('img.widget-image').bounding_box()
     return 0 <= box['x'] and box['x']+box['width'] <= width
+
+def test_page_to_play_with_shows_all_explorers(lab):
+    page = lab.open('play.ipynb', 1280, 900)
+    assert errors(lab.run_all(page)) == []
+    for k in sliders: Shown(page, k).handle(sliders[k]).scroll_into_view_if_needed(timeout=20_000)
 
 def test_explorers_answer(lab):
     page = lab.open('doors/13_explorers.ipynb', 1280, 900)

@@ -41,10 +41,11 @@ def files(d, *folders):
     return {p.relative_to(d).as_posix(): p.read_bytes() for p in sorted(paths)}
 
 def notebooks(d):
-    "The notebooks of the project at `d`: the home page, the chapters, the lessons"
+    "The notebooks of the project at `d`: the home page, the one to play with, the chapters, the lessons"
+    first = 'index.ipynb','play.ipynb'
     nbs = (p.relative_to(d/'nbs') for p in (d/'nbs').rglob('*.ipynb'))
     nbs = [p for p in nbs if not any(o[0] in '_.' for o in p.parts)]
-    return [d/'nbs'/p for p in sorted(nbs, key=lambda p: (p.name!='index.ipynb', p.parent.name=='walkthrough', p.name))]
+    return [d/'nbs'/p for p in sorted(nbs, key=lambda p: (p.name not in first, p.parent.name=='walkthrough', p.name))]
 
 def badge(nb, cfg):
     "The badge that opens the notebook `nb`, a path within nbs/, in Colab; nbdev's configuration `cfg` knows the repository"
