@@ -574,7 +574,7 @@ def increments(
     records:list,       # of spiking networks and their twins
     base:Config=None,   # what the rows' names are told against; the first record's if None
     confidence:float=.95 # of the intervals
-)->pd.DataFrame:        # a row a configuration: runs, accuracies (%), increment and interval (points), p's, energy ratio
+)->pd.DataFrame:        # a row a configuration: runs, accuracies (%), increment, interval (points), p's, energy ratio
     "Every spiking network beside its twin; raises ValueError if a twin is missing or saw other images."
     by,rows = once(records),{}
     base = base_of(records, base)

@@ -194,7 +194,7 @@ class NeuronExplorer(Explorer):
     "A neuron under a current: its membrane, its spikes, and where it stands on its f-I curve."
     size = 10,3.4
     def __init__(self,
-        **values # of the controls: drive, amplitude (µA), on (ms), resistance (kΩ), capacitance (µF), threshold (mV), ...
+        **values # of the controls: drive, amplitude (µA), on (ms), resistance (kΩ), capacitance (µF), ...
     ):
         on = W.FloatRangeSlider(value=(20., 60.), min=0, max=100, step=1, readout_format='.0f',
                                 description='step on (ms)', style=_named, layout=_wide)

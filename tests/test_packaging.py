@@ -95,7 +95,7 @@ def test_lowest_releases(settings):
     with pytest.raises(SystemExit, match='numba'): lowest(['numba>=0.62,<0.70'])
 
 def test_what_the_bounds_are_tested_with_is_there():
-    for o in tested: assert (root/f'tests/test_{o}.py').exists(), f'tools/bounds.py runs tests/test_{o}.py'
+    for o in tested: assert (root/f'tests/{o}.py').exists(), f'tools/bounds.py runs tests/{o}.py'
 
 def test_colab_is_known_by_its_releases(settings):
     "Numba's is too old, so pip has to replace it; numpy and torch are new enough, so they stay"

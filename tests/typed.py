@@ -3,7 +3,7 @@ if it does not, mypy says that the comment is not needed, and the test fails."""
 from pathlib import Path
 import torch
 from torch import Tensor, nn
-from snnkit.data import Data, load
+from snnkit.data import Data, batches, load
 from snnkit.encoding import poisson
 from snnkit.experiments import Config, Store, run_all, table
 from snnkit.layers import LIF, AvgPool2d, Conv2d, Flatten, Integrator, Linear, Poisson
@@ -28,7 +28,8 @@ build('vgg9', num_classes=10)
 mine = nn.Sequential(Poisson(10), Conv2d(1, 8, 5), LIF(leak=.95, threshold=1.), AvgPool2d(2), Flatten(), Linear(1152, 10), Integrator())
 LIF(leek=.95)                         # type: ignore[call-arg]
 LIF(leak='slow')                      # type: ignore[arg-type]
-calibrate(mine, data.train.x[:100].float() / 255)
+images, labels = next(iter(batches(data.train, 100)))
+calibrate(mine, images)
 
 # Training, and what is measured
 set_seed(1)

@@ -8,7 +8,7 @@ from shutil import copytree,ignore_patterns
 from tempfile import TemporaryDirectory
 
 root = Path(__file__).resolve().parent.parent
-tested = 'encoding', 'neuron', 'spikebp', 'layers', 'engine', 'models', 'training'
+tested = *(f'test_{o}' for o in ('encoding', 'neuron', 'spikebp', 'layers', 'models', 'training')), 'machine_room/test_engine'
 runners = 'pytest', 'pytest-xdist', 'hypothesis'
 
 # What Colab's image of February 2026 (Python 3.12.12) has of what snnkit requires. It is what a user's `pip install snnkit` meets: numba 0.60 is
@@ -72,7 +72,7 @@ def main():
         env = {k: v for k,v in os.environ.items() if not k.startswith(('PYTHON', 'SNNKIT_'))} | dict(HOME=str(d), OMP_NUM_THREADS='1')
         run(py, '-c', everything, *(re.split('[>=]', o)[0] for o in required()), cwd=d, env=env)
         copytree(root/'tests', d/'tests', ignore=ignore_patterns('__pycache__'))
-        run(py, '-m', 'pytest', '-q', '-n', 'auto', '--maxprocesses', '4', '-p', 'no:cacheprovider', *(f'tests/test_{o}.py' for o in tested), cwd=d, env=env)
+        run(py, '-m', 'pytest', '-q', '-n', 'auto', '--maxprocesses', '4', '-p', 'no:cacheprovider', *(f'tests/{o}.py' for o in tested), cwd=d, env=env)
     print(f'bounds: snnkit works with the {which} releases on Python {sys.version.split()[0]}')
 
 if __name__ == '__main__': main()

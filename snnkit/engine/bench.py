@@ -641,7 +641,7 @@ def medians(
     steps:list,   # functions that take a number, do something and give its seconds
     rounds:int=7  # times that each has its turn
 )->list:          # median seconds of each
-    "Clock `steps` in turn, each after a call that does not count, as whatever ran before has left its marks in the caches."
+    "Clock `steps` in turn, each after a call that does not count: whatever ran before has left its marks in caches."
     check_whole('rounds', rounds, 1)
     def clock(f, i):
         f(0)

@@ -172,16 +172,24 @@ class Train(Lazy):
         return self.as_born(lambda: _Dense.apply(v, s, self._shape))
 
     @property
-    def spikes(self): "The bits, as the kernels take them."; return self._settled()[0]
+    def spikes(self):
+        "The bits, as the kernels take them."
+        return self._settled()[0]
 
     @property
-    def values(self): "One differentiable number a spike, shape [spikes]."; return self._settled()[1]
+    def values(self):
+        "One differentiable number a spike, shape [spikes]."
+        return self._settled()[1]
 
     @property
-    def pending(self): "Is it not computed yet?"; return self._recipe is not None
+    def pending(self):
+        "Is it not computed yet?"
+        return self._recipe is not None
 
     @property
-    def rate(self): "Spikes of a neuron and step, mean."; return len(self.values)/max(1, math.prod(self._shape))
+    def rate(self):
+        "Spikes of a neuron and step, mean."
+        return len(self.values)/max(1, math.prod(self._shape))
 
 class Current(Lazy):
     "What a synapse or a pool makes of a train, not yet computed."

@@ -729,5 +729,5 @@ def main():
         return any(o.status in ('mismatch', 'crash') for o in found.values())
 
 if __name__=='__main__':
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     sys.exit(main())
