@@ -6,7 +6,7 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/measures.ht
 
 # %% auto #0
 __all__ = ['picojoules', 'check_count', 'check_confidence', 'accuracy_interval', 'paired_interval', 'Increment', 'hits',
-           'disagreements', 'error_increment', 'mcnemar', 'SeedInterval', 'seed_interval', 'confusion', 'batches',
+           'disagreements', 'error_increment', 'mcnemar', 'SeedInterval', 'seed_interval', 'confusion', 'on_device',
            'is_spikes', 'firing_rates', 'fan_out', 'synaptic_ops', 'energy', 'break_even', 'break_even_rate']
 
 # %% ../nbs/experiment/08_measures.ipynb #6e55c14a
@@ -23,7 +23,8 @@ from torch.func import functional_call
 from .core import check_choice, check_number, check_seed, check_steps, check_whole, need
 from .encoding import Encoder
 from .layers import Neuron, OverTime, dense, watch
-from .training import batched, check_images, check_module, shown, undisturbed
+from .data import batches
+from .training import check_images, check_module, shown, undisturbed
 
 # %% ../nbs/experiment/08_measures.ipynb #929934ff
 def check_count(
@@ -173,17 +174,16 @@ def confusion(
     return pd.DataFrame(table, pd.Index(classes, name='true'), pd.Index(classes, name='predicted'))
 
 # %% ../nbs/experiment/08_measures.ipynb #049f0ac4
-def batches(
+def on_device(
     model:nn.Module,   # gets the images on the device of its weights
     images,            # tensor [N, C, H, W], or a data set of (image, label)
     batch_size:int=100 # images at a time
-)->Iterator:           # of tensors [B, C, H, W]
+)->Iterator:           # of tensors [B, C, H, W], or spike trains [T, B, ...]
     "Yield the images in batches, on the device of `model`; raises ValueError for what holds no images."
     check_module(model)
-    batch_size = check_whole('batch_size', batch_size, 1)
     check_images(images, '`images`')
     device = next((p.device for p in model.parameters()), 'cpu')
-    for b in batched(images, batch_size, generator=torch.Generator()):
+    for b in batches(images, batch_size, generator=torch.Generator()):
         x = b if isinstance(b, torch.Tensor) else b[0]
         yield x.to(device)
 
@@ -211,7 +211,7 @@ def firing_rates(
         r['spikes'] += y.count_nonzero().item() if is_spikes(y) else math.nan
         r['steps'] = len(y)
     with undisturbed(model, check_seed(seed)), watch(model, count, (Neuron, Encoder)):
-        for x in batches(model, images, batch_size): model(x)
+        for x in on_device(model, images, batch_size): model(x)
     need(rows, '`model` has no spiking layer', 'there must be an encoder or a neuron',
          'An ANN has no firing rates; `synaptic_ops` counts its work.')
     table,n = pd.DataFrame(list(rows.values())), len(images)
@@ -258,7 +258,7 @@ def synaptic_ops(
     "Operations per image in the `Conv2d` and `Linear` layers; `activity`: share of inputs not 0, by fan-out."
     rows,out = {},[]
     with undisturbed(model, check_seed(seed)), watch(model, adder(rows), (nn.Conv2d, nn.Linear)):
-        for x in batches(model, images, batch_size): model(x)
+        for x in on_device(model, images, batch_size): model(x)
     need(rows, '`model` has no synapses', 'it must have a `Conv2d` or `Linear` layer', 'Only their work is counted.')
     n = len(images)
     for (name,shape),r in rows.items():

@@ -259,9 +259,7 @@ def test_any_neuron_is_counted():
 
 class Trains(TensorDataset):
     "Spike trains [T, C] that are batched along the second dimension."
-    def collate(self, pairs):
-        x,y = zip(*pairs)
-        return torch.stack(x, 1), torch.stack(y)
+    time_first = True
 
 @pytest.mark.parametrize('batch_size', [2, 5, 9])
 def test_spike_trains_are_counted_an_image(batch_size):

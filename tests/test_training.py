@@ -11,10 +11,10 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 from snnkit import training
 from snnkit.core import own_stream
-from snnkit.data import Augmented, Images, crop_flip, evenly, load
+from snnkit.data import Augmented, Images, batches, crop_flip, evenly, load
 from snnkit.layers import IF, LIF, AvgPool2d, Conv2d, Flatten, Integrator, Linear, Neuron, Poisson, spike_trains, use
 from snnkit.models import lenet, twin
-from snnkit.training import (Run, batched, check_settings, computed_by, cosine, cross_entropy, describe, evaluate, fit, load_weights, read_checkpoint,
+from snnkit.training import (Run, check_settings, computed_by, cosine, cross_entropy, describe, evaluate, fit, load_weights, read_checkpoint,
                              read_tensors, save_checkpoint, save_weights, set_seed, squared_error, undisturbed, warn_of_rates, write_tensors)
 
 script = Path(__file__).with_name('small_training.py')
@@ -606,14 +606,12 @@ def test_numbers_of_numpy_are_numbers():
 
 class Trains(Dataset):
     "Bars as spike trains: [T, C] an image, batched along the second dimension"
+    time_first = True
     def __init__(self, images): self.x,self.labels = images.x,images.y
     def __len__(self): return len(self.x)
     def __getitem__(self, i):
         row = self.x[i].float().mean(-1).flatten()/255
         return (row>.3).float().expand(6, -1), self.labels[i]
-    def collate(self, pairs):
-        x,y = zip(*pairs)
-        return torch.stack(x, 1), torch.stack(y)
 
 def test_a_model_without_encoder_learns_from_spike_trains(capfd):
     "And data without a name or a hash is told by its sizes"
@@ -625,7 +623,7 @@ def test_a_model_without_encoder_learns_from_spike_trains(capfd):
     e = evaluate(net, d.test)
     assert run.config['data']=='SimpleNamespace [no hash, 240 train and 60 valid]' and capfd.readouterr().err==''
     assert e.accuracy>.9 and len(e.labels)==60 and e.labels.equal(d.test.labels)
-    assert next(iter(batched(evenly(d.valid, 5), 5)))[0].shape==(6, 5, 12)
+    assert next(iter(batches(evenly(d.valid, 5), 5)))[0].shape==(6, 5, 12)
 
 def test_where_it_is_watched(monkeypatch):
     for test,notebook,tty,where in (('1', True, True, 'log'), ('', True, True, 'notebook'), ('', False, True, 'terminal'), ('', False, False, 'log')):
