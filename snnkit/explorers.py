@@ -19,6 +19,7 @@ import torch
 from fastcore.basics import patch
 from matplotlib import __version_info__, rc_context
 from matplotlib.figure import Figure
+from torch import nn
 from torchvision.transforms import v2
 from traitlets import TraitError
 
@@ -312,10 +313,10 @@ def as_mnist(
 
 # %% ../nbs/doors/13_explorers.ipynb #c7af508e
 def first_of(
-    model, # a network
-    kind,  # class of a layer
-    name   # of an attribute
-)->object: # the attribute of the first such layer
+    model:nn.Module, # a network
+    kind:type,       # class of a layer
+    name:str         # of an attribute
+)->object:          # the attribute of the first such layer
     "An attribute of the first layer of a kind; raises ValueError if there is none."
     layers = [m for m in model.modules() if isinstance(m, kind)]
     need(layers, f'`model` has no {kind.__name__}', 'it must have one to be explored', 'Try `lenet()`.')

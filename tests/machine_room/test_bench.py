@@ -95,11 +95,10 @@ def test_choice_follows_the_rate():
     for shape in shapes.values(): assert [choice(shape, r, 25, 4) for r in (.01, .1, .6)] == ['event', 'event', 'dense']
     assert choice((200, 50), .01, 5, 2) == 'dense' # too little work to start the kernels for
 
-@pytest.mark.parametrize('rate', [.01, .9])
-def test_engine_is_nearer_to_the_faster_road(rate):
+def test_engine_is_nearer_to_the_faster_road():
     "By the clock: where one road is much faster, the engine's own time is nearer to that road's than to the other's"
     modes = 'numba', 'torch', 'auto'
-    event,dense,auto = medians([layer_step(shapes['conv'], rate, m, 25, 4) for m in modes], 9)
+    event,dense,auto = medians([layer_step(shapes['conv'], .01, m, 25, 4) for m in modes], 9)
     if max(event, dense) < 1.5*min(event, dense): pytest.skip('both roads take about the same time here')
     assert auto < (event*dense)**.5
 
