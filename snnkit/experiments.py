@@ -113,7 +113,7 @@ def network(
         raise ValueError(f'`options` is {config.options}: {e}. {mend}') from e
     found = f'`model` is {config.model!r}, which gives a {type(net).__name__}'
     need(isinstance(net, torch.nn.Module), found, 'it must give a module', 'Return the network.')
-    if config.calibrate: calibrate(net, torch.stack([x for x,_ in evenly(data.train, 64)]))
+    if config.calibrate: calibrate(net, torch.stack([x for x,_ in evenly(data.train, 64)]), fresh=True)
     return twin(net) if config.ann else net
 
 # %% ../nbs/experiment/11_experiments.ipynb #cdb4defb

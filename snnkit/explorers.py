@@ -83,7 +83,7 @@ def allowed(
 _row = dict(flex_flow='row wrap')
 
 class Explorer(W.VBox):
-    "Controls above a picture that follows them; a subclass has `look`, `paint` and `tell`."
+    "Controls above a picture that follows them; a subclass says what to look at, how to paint it, and what to tell."
     size = 10,3 # of the picture, inches
 
     def __init__(self,

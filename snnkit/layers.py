@@ -8,8 +8,7 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/network/layers.html.md
 __all__ = ['roads', 'norms', 'Road', 'found', 'has', 'mode', 'use', 'offer', 'dense', 'check_tensor', 'OverTime', 'Conv2d',
            'Linear', 'AvgPool2d', 'Flatten', 'MaxPool2d', 'Norm', 'BatchNorm2d', 'Poisson', 'Dropout', 'Neuron', 'LIF',
            'unchanged', 'IF', 'Integrator', 'check_module', 'watch', 'spike_trains', 'ThresholdBatchNorm2d', 'PerStep',
-           'StepBatchNorm2d', 'ScaledBatchNorm2d', 'make_norm', 'merged', 'check_foldable', 'fold', 'Subsample',
-           'Residual']
+           'StepBatchNorm2d', 'ScaledBatchNorm2d', 'make_norm', 'merged', 'fold', 'Subsample', 'Residual']
 
 # %% ../nbs/network/04_layers.ipynb #66eccc9e
 import copy, math
@@ -530,7 +529,7 @@ def merged(
     new.bias = nn.Parameter(a*(b-norm.running_mean) + beta)
     return new
 
-# %% ../nbs/network/04_layers.ipynb #92c7d5e0
+# %% ../nbs/network/04_layers.ipynb #edeee16a
 def check_foldable(
     name:str, # of the norm
     norm      # the norm
@@ -542,6 +541,7 @@ def check_foldable(
     need(norm.running_mean is not None, f'the norm {name!r} keeps no running statistics', 'a weight needs fixed ones',
          'Build it with `track_running_stats=True`.')
 
+# %% ../nbs/network/04_layers.ipynb #92c7d5e0
 def fold(
     model:nn.Module # any network
 )->nn.Module:       # a copy for inference, in `eval` mode, without norms

@@ -503,19 +503,34 @@ def neuron_rates(
     with watch(model, note), own_stream(seed): model(x)
     return out
 
+# %% ../nbs/network/05_models.ipynb #cc050093
+@torch.no_grad()
+def start_fresh(
+    model:nn.Module, # a spiking network; changed in place
+    scaled:set       # names of the parameters that neurons' rates decide
+):
+    "Set the biases of synapses to 0, and the weights that no rate decides to the size of `lee_init`."
+    for name,m in model.named_modules():
+        if not isinstance(m, (nn.Conv2d, nn.Linear)) or not isinstance(m.weight, nn.Parameter): continue
+        if m.bias is not None: m.bias.zero_()
+        size = m.weight.std()
+        if f'{name}.weight' not in scaled and size>0: m.weight.mul_(math.sqrt(2/m.weight[0].numel())/size)
+
 # %% ../nbs/network/05_models.ipynb #b61f20d5
 @torch.no_grad()
 def calibrate(
     model:nn.Module, # a spiking network, however it is wired; its weights are scaled in place
     x:torch.Tensor,  # some images like those it will see, [B, C, H, W], or spike trains if it has no encoder
     rate:float=.05,  # firing rate wanted of every layer of neurons, spikes per neuron and step, in (0, 1)
-    seed:int=0       # of the encoder's spikes and of dropout
+    seed:int=0,      # of the encoder's spikes and of dropout
+    fresh:bool=False # has it not learned yet? Then biases become 0, and the readout as large as `lee_init` draws it
 )->object:           # pandas data frame, a row a layer: layer, before and after (spikes per neuron and step)
     "Scale weights so that every layer of neurons fires at `rate` on `x`; raises ValueError for a rate out of reach."
     import pandas as pd
     rate = check_number('rate', rate, '(0, 1)', 'It must be above 0 and below 1: usual are 0.02 to 0.2 spikes a step.')
     found,before = makers(model, x, seed),neuron_rates(model, x, seed)
     trial = copy.deepcopy(model)
+    if fresh: start_fresh(trial, {n for source in found.values() for n in source.weights})
     for name,source in found.items(): fit_layer(trial, name, source, x, rate, seed)
     after = neuron_rates(trial, x, seed)
     for n in found:
@@ -535,7 +550,9 @@ class MeanOverTime(nn.Module):
              'Give these, or put an encoder first, derived from `Encoder`.')
         return x.mean(0)
 
-    def counterpart(self): return self
+    def counterpart(self):
+        "It has no time of its own, and stays."
+        return self
 
 def takes_trains(
     model:nn.Module # a network

@@ -8,7 +8,7 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/training.ht
 __all__ = ['columns', 'squared_error', 'cross_entropy', 'set_seed', 'undisturbed', 'Evaluation', 'new_accelerator', 'evaluate',
            'write_tensors', 'read_tensors', 'save_weights', 'load_weights', 'computed_by', 'Run', 'data_text',
            'describe', 'save_checkpoint', 'read_checkpoint', 'load_optimizer', 'interruptible', 'plot_history',
-           'show_where', 'epoch_line', 'Progress', 'activity', 'warn_of_rates', 'cosine', 'train_epoch', 'end_epoch',
+           'epoch_line', 'Progress', 'activity', 'warn_of_rates', 'cosine', 'train_epoch', 'end_epoch',
            'check_settings', 'fit']
 
 # %% ../nbs/experiment/07_training.ipynb #6b540da0
@@ -553,13 +553,14 @@ def plot_history(
     axs[1].legend(fontsize=8)
     return axs[0].figure
 
-# %% ../nbs/experiment/07_training.ipynb #02f23c08
+# %% ../nbs/experiment/07_training.ipynb #b3c28ef4
 def show_where()->str: # 'notebook', 'terminal' or 'log'
     "Where this process is being watched; a test that sets `IN_TEST` watches a log."
     if os.environ.get('IN_TEST'): return 'log'
     if IN_NOTEBOOK: return 'notebook'
     return 'terminal' if sys.stderr.isatty() else 'log'
 
+# %% ../nbs/experiment/07_training.ipynb #02f23c08
 def epoch_line(
     o:dict,     # an epoch of a history
     epochs:int  # how many there will be
@@ -953,7 +954,7 @@ def rescale(self:Session):
     "Scale the weights of a spiking model until every layer fires, on images of the training part."
     if not any(isinstance(m, Neuron) for m in self.model.modules()): return
     x,_ = first_batch(self.data.train, 32)
-    scale_to_rate(self.model.to(self.acc.device), x.to(self.acc.device), seed=self.run.config['seed'])
+    scale_to_rate(self.model.to(self.acc.device), x.to(self.acc.device), seed=self.run.config['seed'], fresh=True)
 
 # %% ../nbs/experiment/07_training.ipynb #1a7c0e2f
 @patch

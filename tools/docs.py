@@ -47,6 +47,13 @@ def undocumented(mod, name, d):
 
 def nodes(cell): return (o for tree in cell.parsed_() or () for o in ast.walk(tree))
 
+def starred(mod, d):
+    "What `from mod import *` brings, as name: (module, name): what `mod` exports, or what the modules do that it takes all of in turn"
+    body = ast.parse((d/mod.replace('.', '/')).with_suffix('.py').read_text(encoding='utf-8')).body
+    taken = [o for o in body if isinstance(o, ast.ImportFrom) and o.level and o.names[0].name == '*']
+    if not taken: return {n: (mod, n) for n in exported(mod, d)}
+    return {k: v for o in taken for k,v in starred(f'snnkit.{o.module}', d).items()}
+
 def stands_for(nb, mod, d):
     "What names mean in the notebook `nb`, which exports `mod`: (module, name) of what it exports and imports, (module, '') of a module"
     known = {o: (mod, o) for o in exported(mod, d)} if mod else {}
@@ -54,8 +61,11 @@ def stands_for(nb, mod, d):
         if isinstance(o, ast.Import): known |= {a.asname: (a.name, '') for a in o.names if a.asname and a.name.startswith('snnkit.')}
         if not isinstance(o, ast.ImportFrom) or not (o.module or '').startswith('snnkit'): continue
         for a in o.names:
-            if a.name == '*': known |= {n: (o.module, n) for n in exported(o.module, d)}
-            else: known[a.asname or a.name] = (f'snnkit.{a.name}', '') if o.module == 'snnkit' else (o.module, a.name)
+            if a.name == '*': known |= starred(o.module, d)
+            else:
+                module = f'{o.module}.{a.name}'
+                is_module = (d/module.replace('.', '/')).with_suffix('.py').exists()
+                known[a.asname or a.name] = (module, '') if is_module else (o.module, a.name)
     return known
 
 def examples(nb, d):

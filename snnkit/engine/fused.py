@@ -17,7 +17,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from ..core import need
-from .roads import neuron_options, unchanged
+from .roads import neuron_options, left_alone
 from ..spikebp import check_neuron
 from ..layers import LIF, dense
 
@@ -177,6 +177,6 @@ def through(
     *more           # whatever else its call was given
 )->torch.Tensor:    # the spike train of a `LIF` layer; None for other layers
     "The road of the fused neuron."
-    if not isinstance(layer, LIF) or not unchanged(layer): return None
+    if not isinstance(layer, LIF) or not left_alone(layer): return None
     options = neuron_options(layer)
     return fused_lif(dense(x), **options) if options else None
