@@ -21,7 +21,9 @@ from torch import nn
 from ..core import need
 from ..encoding import tosses
 from .memory import aligned, fresh, free, kernels, scratch, share
-from .synapses import After, Line, Synapse, made_from, run_pool, run_synapse, scan, surrogate_scan, with_dense_grad
+from snnkit.engine.synapses import (
+    After, Line, Synapse, made_from, run_pool, run_synapse, scan, surrogate_scan, with_dense_grad
+)
 from .trains import (Current, Lazy, Train, as_dense, as_spikes, as_values, chained, lazy, new_words,
                                    to_train, train)
 from ..layers import LIF, Dropout, Norm, Poisson, dense, has, mode
@@ -143,7 +145,9 @@ def _by_events(layer, x, weight, bias, owed):
     options = (layer.stride[0], layer.padding) if conv else (1, (0, 0))
     syn = Synapse(to_train(x.detach() if owed else x), weight, *options)
     if owed: y = with_dense_grad(run_synapse(syn), x, weight, *options)
-    else: y = lazy(Current, syn.shape, lambda v, w: run_synapse(made_from(syn, v, w)), (syn.values, syn.weight), synapse=syn)
+    else:
+        def make(v, w): return run_synapse(made_from(syn, v, w))
+        y = lazy(Current, syn.shape, make, (syn.values, syn.weight), synapse=syn)
     if bias is None: return y
     return dense(y) + (bias[:, None, None] if conv else bias)
 
@@ -169,7 +173,7 @@ def _cell(o): # neurons with the options `o`, as the kernels know them
     leak,threshold = np.float32(o['leak']),np.float32(o['threshold'])
     return kernels().Neuron(leak, threshold, o['reset']=='subtract', o['refractory'], o['grad']=='spike_bp')
 
-def fired(
+def spikes_of(
     layer:LIF,      # the neurons
     x:torch.Tensor  # their currents in either form
 )->torch.Tensor:    # the spike train, or None if torch is to compute it
@@ -207,7 +211,9 @@ def _behind_pool(x, cell):
     return train(shape, (s,) if x._learn else (), make, recipe)
 
 def _pooled(s, pool, cell): # neurons behind a pool, together with the synapse before it if that is still pending
-    if s.pending and s.synapse: return chained(lambda: run_synapse(s.synapse, After(s.cell, pool, cell)), s, s.current)
+    if s.pending and s.synapse:
+        after = After(s.cell, pool, cell)
+        return chained(lambda: run_synapse(s.synapse, after), s, s.current)
     return run_pool(s, pool, cell)
 
 # %% ../../nbs/machine_room/24_roads.ipynb #ede8e448
@@ -257,7 +263,7 @@ def normed(
 
 # %% ../../nbs/machine_room/24_roads.ipynb #5921512d
 _ways = {nn.Conv2d: synapse, nn.Linear: synapse, nn.AvgPool2d: pooling, nn.Flatten: flatten,
-         Norm: normed, Dropout: scaled, LIF: fired, Poisson: coins}
+         Norm: normed, Dropout: scaled, LIF: spikes_of, Poisson: coins}
 _listener = ContextVar('listener', default=None)
 
 def _way(cls): # of a class of layers
