@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from joblib import Parallel, cpu_count, delayed
+from joblib.externals.loky import get_reusable_executor
 from joblib.parallel import get_active_backend
 from torch.utils.data import Subset
 from tqdm.auto import tqdm
@@ -360,6 +361,17 @@ def check_configs(
     for c in configs: need(isinstance(c, Config), f'`configs` holds {str(c)[:60]}', allowed, mend)
     return configs
 
+# %% ../nbs/experiment/11_experiments.ipynb #49a650a9
+def of_ones_own(
+    config:Config # of a run
+)->bool:          # does it name something by an import path?
+    "Does `config` name a model, data, a loss or an augmentation of one's own?"
+    return any(is_path(o) for o in (config.model, config.data, config.loss, config.augment))
+
+def renew_processes():
+    "End the processes that joblib has kept, so that the next call begins with new ones."
+    get_reusable_executor().shutdown(wait=True)
+
 # %% ../nbs/experiment/11_experiments.ipynb #d7e4b1c0
 def run_all(
     configs:list,     # of the runs
@@ -377,6 +389,7 @@ def run_all(
     have = {k: kept(c, old, root) for k,c in every.items()}
     todo = [c for k,c in every.items() if not have[k]]
     for c in todo: check_paths(c)
+    if any(map(of_ones_own, todo)): renew_processes()
     line = Line(todo)
     with line.bar:
         how = 'generator_unordered' if get_active_backend()[0].supports_return_generator else 'list'

@@ -4,7 +4,7 @@ from dataclasses import asdict,replace
 import pytest,torch
 from snnkit import store as S
 from snnkit.store import Config,Store,config_of,key,pack,provenance,resolve,unpack
-from snnkit.layers import has,use
+from snnkit.layers import found, roads, use
 from common import root
 
 right = torch.arange(1000)%7>0
@@ -130,7 +130,7 @@ def test_a_home_folder_is_one(monkeypatch, tmp_path):
 def test_provenance_names_what_computes():
     with use('torch'): assert {k: provenance()[k] for k in ('mode', 'engine', 'threads')}==dict(mode='torch', engine='torch', threads=torch.get_num_threads())
 
-@pytest.mark.skipif(not has('numba'), reason='without numba there is no engine on a CPU')
+@pytest.mark.skipif(not found(roads['numba'].take), reason='there is no engine')
 def test_provenance_names_the_engine():
     import numba
     with use('numba'): here = provenance()

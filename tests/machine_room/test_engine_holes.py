@@ -1,6 +1,6 @@
 """Corners in which the engine was wrong without a word, or broke where torch does not: each is a test of its own. What
 may end in a crash, or needs a cache or a package folder of its own, runs in another process."""
-import copy,os,subprocess,sys,textwrap,threading,time
+import copy,os,random,subprocess,sys,textwrap,threading,time
 from pathlib import Path
 
 import pytest
