@@ -357,9 +357,9 @@ def check_table(
 
 def whiskers(
     t:pd.DataFrame # what `table` gives
-)->list:           # of two: lengths of the intervals below and above
+)->np.ndarray:     # lengths of the intervals below and above, shape [2, rows]
     "How far the intervals reach from the accuracies."
-    return [t['test (%)']-t.low, t.high-t['test (%)']]
+    return np.stack([t['test (%)']-t.low, t.high-t['test (%)']])
 
 # %% ../nbs/experiment/09_plots.ipynb #6ad1c92f
 def plot_accuracies(
