@@ -1,8 +1,6 @@
 """The engine equals its specification: spikes, gradients and trainings by events are those of the plain layers, for random
 networks over all options and for LeNet and VGG9 whole; and what torch does to modules works over the layers."""
-import copy,gc,subprocess,sys,weakref
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+import copy,gc,weakref
 import numpy as np
 import pytest, torch
 import torch.distributed as dist
@@ -11,8 +9,9 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import nn
 from torch.autograd import Function
 from torch.nn.parallel import DistributedDataParallel
-from snnkit import encoding, layers
-from snnkit.engine import events, memory, roads, synapses, trains
+from same import answer, assert_close, assert_same, images
+from snnkit import layers
+from snnkit.engine import memory, roads, trains
 from snnkit.core import seeded
 from snnkit.encoding import Direct, poisson
 from snnkit.engine.trains import Current, Lazy, Train, to_train
@@ -21,23 +20,6 @@ from snnkit.layers import dense, mode, use
 from snnkit.models import lee_init, lenet, vgg9
 
 few = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-
-def answer(net, x, mode, seed=1):
-    "Scores, and gradients of parameters, computed by `mode`"
-    torch.manual_seed(seed); net.zero_grad()
-    with use(mode):
-        y = net(x)
-        (y*torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
-    return dense(y).detach(), {n: p.grad.clone() for n,p in net.named_parameters() if p.grad is not None}
-
-def assert_close(a, b, tol=1e-5): assert (a-b).norm() <= tol*b.norm()+1e-7, f'{((a-b).norm()/b.norm()).item():.1e}'
-
-def assert_same(net, x, tol=1e-5):
-    (y,grads),(y2,grads2) = (answer(net, x, m) for m in ('numba', 'torch'))
-    assert_close(y, y2, tol)
-    assert grads.keys()==grads2.keys()
-    for n in grads: assert_close(grads[n], grads2[n], tol)
-    return y, grads
 
 @torch.no_grad()
 def exact(net):
@@ -81,7 +63,6 @@ def test_random_nets_equal_the_specification(made):
         with use(mode): trains.append(spike_trains(net, x))
     for n in trains[0]: assert trains[0][n].equal(trains[1][n]), n
 
-def images(B, *shape, seed=0): return torch.rand(B, *shape, generator=seeded(seed))
 
 @pytest.mark.parametrize('kw', [dict(), dict(reset='subtract'), dict(leak=.9, refractory=2), dict(leak=.9, threshold=.7), dict(grad='atan'), dict(grad='triangle', leak=.95)], ids=str)
 def test_whole_lenet(kw):
