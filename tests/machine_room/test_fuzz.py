@@ -49,7 +49,7 @@ options = dict(leak=.8, threshold=1.05, reset='subtract', refractory=1, grad='st
 @pytest.mark.parametrize('option', options)
 def test_a_wrong_neuron_is_found(option, monkeypatch):
     "One that computes something else than asked, whenever the engine is asked"
-    def wrong(layer, x): return roads.neuron(LIF(**layer.options() | {option: options[option]}), x)
+    def wrong(layer, x): return roads.spikes_of(LIF(**layer.options() | {option: options[option]}), x)
     monkeypatch.setitem(roads._ways, LIF, wrong)
     assert fuzz.check(stack()).status=='mismatch'
 
@@ -63,7 +63,7 @@ ties = ((.3, .1), 1, 'same'),((.3, .1), 1-2e-7, 'tie'),((.31, .1), .9, 'mismatch
 @pytest.mark.parametrize('weights,factor,status', ties)
 def test_a_tie_is_called_a_tie(weights, factor, status, monkeypatch):
     "Currents that land on the threshold itself, and an engine whose threshold is off by rounding; or by more"
-    def wrong(layer, x): return roads.neuron(LIF(**layer.options() | dict(threshold=layer.threshold*factor)), x)
+    def wrong(layer, x): return roads.spikes_of(LIF(**layer.options() | dict(threshold=layer.threshold*factor)), x)
     monkeypatch.setitem(roads._ways, LIF, wrong)
     layer = Conv2d(2, 1, 1, bias=False)
     made = case(layer, LIF(.5, float(np.float32(.3))))
