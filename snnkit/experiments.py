@@ -34,7 +34,7 @@ from .encoding import Direct
 from .layers import LIF, found, roads, use
 from .models import calibrate, models, twin
 from .data import Augmented, Data, augmentations, evenly, load, named
-from .training import evaluate, fit, read_tensors, save_weights, set_seed, show_where
+from .training import evaluate, first_batch, fit, read_tensors, save_weights, set_seed, show_where
 from snnkit.measures import (
     accuracy_interval, energy, error_increment, firing_rates, mcnemar, seed_interval, synaptic_ops
 )
@@ -114,7 +114,7 @@ def network(
         raise ValueError(f'`options` is {config.options}: {e}. {mend}') from e
     found = f'`model` is {config.model!r}, which gives a {type(net).__name__}'
     need(isinstance(net, torch.nn.Module), found, 'it must give a module', 'Return the network.')
-    if config.calibrate: calibrate(net, torch.stack([x for x,_ in evenly(data.train, 64)]), fresh=True)
+    if config.calibrate: calibrate(net, first_batch(data.train, 64)[0], fresh=True)
     return twin(net) if config.ann else net
 
 # %% ../nbs/experiment/11_experiments.ipynb #cdb4defb

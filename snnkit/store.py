@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from .core import cache_home, check_choice, check_number, check_seed, check_whole, need
 from .spikebp import check_neuron
-from .layers import found, mode, norms, roads, use
+from .layers import mode, norms, open_roads, use
 from .models import models
 from .data import augmentations, named
 from .measures import hits
@@ -223,9 +223,7 @@ def version_of(
 def engine_name()->str: # such as 'numba 0.61.2', or 'torch'
     "What the layers are computed by in this mode on this machine: the roads that are open, or plain torch."
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    def is_open(name): return mode()==name or mode()=='auto' and roads[name].device==device
-    there = [o for o in roads if is_open(o) and found(roads[o].take)]
-    return ', '.join(f'{o} {version_of(o)}' for o in there) or 'torch'
+    return ', '.join(f'{name} {version_of(name)}' for name,_ in open_roads(device)) or 'torch'
 
 # %% ../nbs/experiment/10_store.ipynb #5068f910
 def provenance()->dict: # as JSON allows it
