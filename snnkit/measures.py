@@ -22,9 +22,9 @@ from torch.func import functional_call
 
 from .core import check_choice, check_number, check_seed, check_steps, check_whole, need
 from .encoding import Encoder
-from .layers import Neuron, OverTime, dense, watch
+from .layers import Neuron, OverTime, check_module, dense, watch
 from .data import batches
-from .training import check_images, check_module, shown, undisturbed
+from .training import check_images, shown, undisturbed
 
 # %% ../nbs/experiment/08_measures.ipynb #929934ff
 def check_count(
@@ -180,7 +180,7 @@ def on_device(
     batch_size:int=100 # images at a time
 )->Iterator:           # of tensors [B, C, H, W], or spike trains [T, B, ...]
     "Yield the images in batches, on the device of `model`; raises ValueError for what holds no images."
-    check_module(model)
+    check_module('model', model)
     check_images(images, '`images`')
     device = next((p.device for p in model.parameters()), 'cpu')
     for b in batches(images, batch_size, generator=torch.Generator()):

@@ -37,7 +37,7 @@ from torch.utils.data import Subset
 from tqdm.auto import tqdm
 
 from .core import atomic, check_number, check_seed, check_whole, mix_seed, need, own_stream
-from .layers import Neuron, dense, mode, watch
+from .layers import Neuron, check_module, dense, mode, watch
 from .models import calibrate as scale_to_rate
 from .models import check_model, load_state
 from .data import Augmented, Shuffle, batches, evenly
@@ -91,14 +91,6 @@ def set_seed(
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 
-# %% ../nbs/experiment/07_training.ipynb #1a7c0e32
-def check_module(
-    model # what ought to be a network
-):
-    "Raise a ValueError unless `model` is a torch module."
-    need(isinstance(model, nn.Module), f'`model` is {shown(model)}', 'it must be a torch module',
-         'Build one, such as `lenet()` or an `nn.Sequential`.')
-
 # %% ../nbs/experiment/07_training.ipynb #51a6b681
 @contextmanager
 def undisturbed(
@@ -106,7 +98,7 @@ def undisturbed(
     *parts # what the draws within are to depend on, see `mix_seed`
 )->Iterator: # for a `with` statement
     "Within: evaluation mode, no gradients, draws by `parts`; afterwards `model` and torch's generators are as before."
-    check_module(model)
+    check_module('model', model)
     modes = [(m, m.training) for m in model.modules()]
     with own_stream('look', *parts), torch.no_grad():
         model.eval()
@@ -161,7 +153,7 @@ def evaluate(
     loss=squared_error  # function of scores and labels
 )->Evaluation:          # accuracy, loss, predictions and labels, the latter two on the CPU
     "Let `model` answer for `dataset`, leaving generators and mode as they are; raises ValueError where it cannot."
-    check_module(model)
+    check_module('model', model)
     check_images(dataset, '`dataset`')
     batch_size,seed = check_whole('batch_size', batch_size, 1), check_seed(seed)
     acc,answers = accelerator or new_accelerator(), []
@@ -264,7 +256,7 @@ def save_weights(
     **meta     # notes to store with them, as JSON allows
 ):
     "Write the weights of `model` as safetensors, with a checksum."
-    check_module(model)
+    check_module('model', model)
     write_tensors(path, model.state_dict(), meta)
 
 def load_weights(
@@ -272,7 +264,7 @@ def load_weights(
     path:Path # file that `save_weights` made
 )->dict:      # the notes stored with them
     "Read weights into `model`; raises ValueError, and leaves `model` as it is, if they are damaged or another model's."
-    check_module(model)
+    check_module('model', model)
     state,meta = read_tensors(path)
     load_state(model, state, path)
     return meta
@@ -338,7 +330,7 @@ def describe(
     **settings  # numbers and strings
 )->dict:        # what has to be the same to resume, as JSON allows it
     "The configuration of a training; raises ValueError for data without parts."
-    check_module(model)
+    check_module('model', model)
     for part in ('train', 'valid'): check_images(getattr(data, part, None), f'`data.{part}`')
     need(isinstance(opt, torch.optim.Optimizer), f'`opt` is {shown(opt)}', "it must be one of torch's optimizers",
          'Such as `torch.optim.Adam`.')
@@ -685,7 +677,7 @@ def warn_of_rates(
     "Print which layers hardly fire for `x`, or nearly always, and the mend; raises ValueError for odd limits."
     limits = dict(low=low, high=high, dead=dead)
     for k,v in limits.items(): check_number(k, v, '[0, 1]', 'Rates and shares lie between 0 and 1.')
-    check_module(model)
+    check_module('model', model)
     return tell(activity(model, x)[1], known, advice, low, high, dead)
 
 # %% ../nbs/experiment/07_training.ipynb #1a7c0e47
@@ -928,7 +920,7 @@ class Session:
     ):
         self.acc = new_accelerator() if accelerator is None else accelerator
         check_options(loss, schedule, on_epoch, opt, self.acc)
-        check_module(model)
+        check_module('model', model)
         self.model,self.data,self.opt = model, data, opt(model.parameters(), lr=lr)
         self.loss,self.schedule,self.on_epoch = loss, schedule, on_epoch
         self.folder = None if out is None else as_path('out', out)
