@@ -193,7 +193,7 @@ def is_spikes(
 )->bool:           # are all its values -1, 0 or 1?
     "Is `x` a spike train? Raises ValueError for what is no tensor."
     need(torch.is_tensor(x), f'`x` is {shown(x)}', 'it must be a tensor', 'Give spikes of shape [T, B, ...].')
-    return ((x==0)|(x.abs()==1)).all().item()
+    return torch.equal(x.sign(), x) # -1, 0 and 1 are their own signs
 
 # %% ../nbs/experiment/08_measures.ipynb #8c0e0001
 def firing_rates(
