@@ -10,8 +10,8 @@ from snnkit.data import load
 from snnkit.layers import use
 
 lessons = sorted((root/'nbs'/'walkthrough').glob('[0-9]_*.ipynb'))
-knobs = {r"datasets = .*": "datasets = ['few']", r"datasets,deep = .*": "datasets,deep = ['few'],['few']", r"photos = .*": "photos = ['few']", r"changes = dict\(.*?\)": "changes = dict(part=100, epochs=1, num_steps=5)",
-         r"large = dict\(.*?\)": "large = dict(part=100, epochs=1, num_steps=5)", r"of,fresh = .*": "of,fresh = (42,),True",
+knobs = {r"datasets = .*": "datasets = ['few']", r"datasets,deep = .*": "datasets,deep = ['few'],['few']", r"photos = .*": "photos = ['few']", r"changes = dict\(.*?\)": "changes = dict(part=100, epochs=1, num_steps=2)",
+         r"large = dict\(.*?\)": "large = dict(part=100, epochs=1, num_steps=2)", r"of,fresh = .*": "of,fresh = (42,),True",
          r"test = load.*": "test = few = counted(load('digits').test, 50)"}
 
 def turn(code, turned):

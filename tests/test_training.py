@@ -70,6 +70,20 @@ def trained(seed, kind=lambda m: m, **kw):
     run = fit(net, data(), epochs=2, seed=seed, quiet=True, **kw)
     return net.state_dict(), run, evaluate(net, data().test)
 
+first_programs = {
+    'linear': lambda: nn.Sequential(nn.Flatten(), Poisson(10), Linear(784, 300), LIF(), Linear(300, 10), Integrator()),
+    'convolution': lambda: nn.Sequential(Poisson(10), Conv2d(1, 16, 5), LIF(), AvgPool2d(2), Flatten(),
+                                         Linear(16*144, 128), LIF(), Linear(128, 10), Integrator())}
+
+@pytest.mark.parametrize('name', first_programs)
+def test_a_first_network_of_ones_own_learns_the_digits(name):
+    "As a newcomer writes it, with torch's weights and biases: nine of ten are right after two epochs"
+    d = load('digits')
+    set_seed(42)
+    net = first_programs[name]()
+    fit(net, d, epochs=2, quiet=True, calibrate=True)
+    assert evaluate(net, d.test).accuracy >= .9
+
 @pytest.mark.parametrize('kind', [lambda m: m, twin], ids=['snn', 'ann'])
 def test_a_seed_decides_everything(kind):
     (a,ra,ea),(b,rb,eb),(c,rc,_) = trained(1, kind),trained(1, kind),trained(2, kind)

@@ -374,7 +374,7 @@ def test_who_computes_depends_on_network_and_input_alone(monkeypatch):
 
 @pytest.mark.slow
 def test_fresh_processes_with_fresh_caches_agree(tmp_path):
-    "The measure itself: eight processes, a seed, and no notes"
+    "The measure itself: processes with nothing but the seed in common"
     code = '''
         import hashlib, torch
         from snnkit.models import lenet
@@ -385,4 +385,4 @@ def test_fresh_processes_with_fresh_caches_agree(tmp_path):
             opt.zero_grad(); net(x).pow(2).sum().backward(); opt.step()
         bits = [p.detach().contiguous().numpy().tobytes() for p in net.parameters()]
         print(hashlib.sha256(b''.join(bits)).hexdigest())'''
-    assert len({works(python(code, XDG_CACHE_HOME=tmp_path/str(i))) for i in range(8)})==1
+    assert len({works(python(code, XDG_CACHE_HOME=tmp_path/str(i))) for i in range(2)})==1

@@ -24,7 +24,7 @@ dev = 'cuda' if cuda else 'cpu'
 def on_device(f): return f if cuda or not compiled else None  # what the child process is for
 def compiler(f): return f if compiled else None
 
-few = settings(max_examples=60 if cuda else 25, deadline=None, derandomize=True) # the interpreter takes its time
+few = settings(max_examples=60 if cuda else 12, deadline=None, derandomize=True) # the interpreter takes its time
 grads = 'spike_bp', 'straight_through', *surrogates, partial(atan, slope=2), lambda v: torch.exp(-v*v)
 neurons = st.fixed_dictionaries(dict(leak=st.one_of(st.just(1.), st.floats(.3, 1)), threshold=st.floats(.2, 3), reset=st.sampled_from(['zero', 'subtract']),
                                      refractory=st.one_of(st.integers(0, 5), st.integers(30, 80)), grad=st.sampled_from(grads)))

@@ -1,5 +1,5 @@
 """Three hundred random networks by the engine and by plain torch, with double precision as the judge; thousands on
-request: `python tests/fuzz.py --nets 5000 --seed 7`. And the judge is judged: an engine that is wrong is found out."""
+request: `python tests/machine_room/fuzz.py --nets 5000 --seed 7`. And the judge is judged: an engine that is wrong is found out."""
 import subprocess,sys
 from collections import Counter
 from pathlib import Path
@@ -21,7 +21,7 @@ def test_random_networks(start):
     "Spikes, outputs, gradients, statistics and generator are torch's, and most of the networks fire in every layer"
     found = {i: fuzz.check_net(seed, i, without=without, wide=False) for i in range(start, start+chunk)}
     wrong = [f'{i}: {v.status} by {v.mode}: {v.what}' for i,v in found.items() if v.status in ('mismatch', 'crash')]
-    again = f'python tests/fuzz.py --seed {seed} --narrow --without lone_norm --only'
+    again = f'python tests/machine_room/fuzz.py --seed {seed} --narrow --without lone_norm --only'
     assert not wrong, '\n'.join([again, *wrong])
     n = Counter(v.status for v in found.values())
     assert n['same']+n['tie'] >= .6*len(found) and n['tie'] <= 3, n
