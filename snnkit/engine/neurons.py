@@ -89,6 +89,7 @@ class Affine(NamedTuple):
     "What a norm does to a current of each step and channel: `a*x + b`."
     a:np.ndarray # float32, [T, blocks*lanes]
     b:np.ndarray # float32, [T, blocks*lanes]
+    mean:np.ndarray # of the current, float32, [T, blocks*lanes]
 
 # %% ../../nbs/machine_room/19_neurons.ipynb #e07b4d92
 @kernel
@@ -119,7 +120,7 @@ def _scan(b0, b1, x, norm, cell, words, counts, u):
 
 # %% ../../nbs/machine_room/19_neurons.ipynb #d144471c
 @kernel
-def _scan_back(b0, b1, words, offsets, cell, gspikes, neurons, dx, x, sums, u):
+def _scan_back(b0, b1, words, offsets, cell, gspikes, neurons, dx, x, norm, sums, u):
     g = shape(neurons)
     T,B,P,C = dx.shape
     K,n,z = words.shape[1],8*words.itemsize,zeros(words, one_row)
@@ -137,6 +138,7 @@ def _scan_back(b0, b1, words, offsets, cell, gspikes, neurons, dx, x, sums, u):
                     d = where(awake, load(u.m, p*n, 0, z), z)
                     if x is not None:
                         f = load(x, at, 0, z) if whole else part(x, at, mine, z)
+                        f = sub(f, load(norm.mean, (t*K+k)*n, 0, z))
                         s,sx = add(s, d),muladd(d, f, sx)
                     if whole: store(dx, at, 0, d)
                     else: put(dx, at, mine, d)
@@ -222,20 +224,20 @@ def _moments(b0, b1, x, words, mean, square): # of each image and step
 
 # %% ../../nbs/machine_room/19_neurons.ipynb #92f1c6a8
 @kernel
-def _through_norm(b0, b1, d, x, a, alpha, beta, words):
+def _through_norm(b0, b1, d, x, a, mean, alpha, beta, words):
     T,B,P,C = x.shape
     n,z = 8*words.itemsize,zeros(words, one_row)
     K = -(-C//n)
     for t in range(T):
         for k in range(K):
             i,mine = (t*K+k)*n,_mine(words, C, k)
-            A,Al,Be = load(a, i, 0, z),load(alpha, i, 0, z),load(beta, i, 0, z)
+            A,M,Al,Be = load(a, i, 0, z),load(mean, i, 0, z),load(alpha, i, 0, z),load(beta, i, 0, z)
             for b in range(b0, b1):
                 for p in range(P):
                     at = ((t*B+b)*P+p)*C+k*n
                     if n<=C-k*n:
-                        more = muladd(Be, load(x, at, 0, z), Al)
+                        more = muladd(Be, sub(load(x, at, 0, z), M), Al)
                         store(d, at, 0, muladd(A, load(d, at, 0, z), more))
                     else:
-                        more = muladd(Be, part(x, at, mine, z), Al)
+                        more = muladd(Be, sub(part(x, at, mine, z), M), Al)
                         put(d, at, mine, muladd(A, part(d, at, mine, z), more))

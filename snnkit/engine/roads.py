@@ -32,16 +32,23 @@ from ..spikebp import check_neuron
 # %% ../../nbs/machine_room/24_roads.ipynb #815a2912
 _small = 2**16 # numbers; fewer are not worth the start of the kernels
 
+def _limit_of_linear(weight, rows): # its weights are laid out anew and added up, whatever fires
+    if rows<200: return 0.
+    return .2 if len(weight)>=512 else .1
+
+def _limit_of_conv(weight, owed):
+    pointwise,narrow = weight[0, 0].numel()==1,len(weight)<16
+    if owed and pointwise: return 0.
+    if pointwise or narrow: return .2
+    return .75 if weight.shape[1]<=32 else .5
+
 def limit(
     weight:torch.Tensor, # of a convolution or linear layer
+    rows:int,            # images times steps
     owed:bool=False      # is the input's gradient dense?
 )->float:                # spikes of a neuron and step
     "The rate of the input up to which events take less time than dense arithmetic."
-    if weight.ndim==2: most = .5
-    else:
-        pointwise,narrow = weight[0, 0].numel()==1,len(weight)<16
-        if owed and pointwise: return 0.
-        most = .2 if pointwise or narrow else .5
+    most = _limit_of_linear(weight, rows) if weight.ndim==2 else _limit_of_conv(weight, owed)
     return most/2 if owed else most
 
 def _rate(x): # of a dense train, guessed from an eighth of the images: counting all of them costs a step's twentieth
@@ -51,7 +58,8 @@ def _rate(x): # of a dense train, guessed from an eighth of the images: counting
 def _pays(x, weight, owed): # will events take less time than dense arithmetic?
     if mode()=='numba': return True
     if x.numel()<_small: return False
-    return (x.rate if isinstance(x, Train) else _rate(x)) <= limit(weight, owed)
+    rate = x.rate if isinstance(x, Train) else _rate(x)
+    return rate <= limit(weight, x.shape[0]*x.shape[1], owed)
 
 # %% ../../nbs/machine_room/24_roads.ipynb #32a8d548
 def _eventful(x): # may the event-driven kernels work on `x`?

@@ -409,10 +409,10 @@ class _Scan(Function):
         k,(s,cell,g,shape,line),_ = kernels(),ctx.a,ctx.saved_tensors
         (B,K,T,P),grad = s.words.shape,grad.contiguous().numpy()
         dx = fresh(T, B, P, s.channels)
-        x,sums = (line.x, fresh(2, T, B, K*g.n)) if line else (None, _none)
+        x,norm,sums = (line.x, line.rows, fresh(2, T, B, K*g.n)) if line else (None, None, _none)
         def work(b0, b1, i):
             u = _buffers(i, g, back=True)
-            k._scan_back(b0, b1, s.words, s.offsets, cell, grad, k.numbers(g), dx, x, sums, u)
+            k._scan_back(b0, b1, s.words, s.offsets, cell, grad, k.numbers(g), dx, x, norm, sums, u)
         share(work, B)
         params = line.back(dx, sums) if line else (None, None)
         return unplanes(dx, shape),*params,None,None,None
@@ -502,7 +502,8 @@ class _Standard:
         self.mean,self.inverse = mean,1/np.sqrt(var+norm.eps)
         self.factor,self.a = scale,scale*self.inverse
         self.b = shift-mean*self.a
-        self.rows = kernels().Affine(self.wide(self.a), self.wide(self.b))
+        self.middle = mean.astype(np.float32) # what the kernels take off
+        self.rows = kernels().Affine(self.wide(self.a), self.wide(self.b), self.wide(self.middle))
 
     def wide(self, a): return _wide(a, self.x, self.words)
 
@@ -531,14 +532,15 @@ class Line(_Standard):
         return self.of,self.scale,self.shift
 
     def back(self, d, sums):
-        "Gradients of scale and shift; `d` becomes that of x."
+        "Gradients of scale and shift; `d` becomes that of x. `sums` are those of `d`, and of `d` times centred x."
         s,sx = sums[..., :self.x.shape[3]].sum(2, float)
-        sx = (sx-self.mean*s)*self.inverse # the sum of d times normed x
+        off = self.mean-self.middle
+        sx = (sx-off*s)*self.inverse # the sum of d times normed x
         means = [self.factor*o if self.per_step else (self.factor*o).sum(0, keepdims=True) for o in (s, sx)]
         m,mx = (o/self.n for o in means)
         beta = -self.inverse**2*mx
-        alpha = -self.inverse*m - self.mean*beta
-        rows = [self.wide(o) for o in (self.a, alpha, beta)]
+        alpha = -self.inverse*m - off*beta
+        rows = [self.wide(o) for o in (self.a, self.middle, alpha, beta)]
         share(lambda b0, b1, _: kernels()._through_norm(b0, b1, d, self.x, *rows, self.words), self.x.shape[1])
         def fold(o): return torch.from_numpy(o.sum(0, keepdims=True) if len(self.factor)==1 else o).float()
         return fold(sx),fold(s)
@@ -558,8 +560,7 @@ class _Normed(Function):
         line,_ = ctx.line,ctx.saved_tensors
         d = fresh(*line.x.shape)
         d[:] = planes(g)
-        mean = torch.from_numpy(line.mean).float()[:, None, None]
-        t,centred = torch.from_numpy(d),torch.from_numpy(line.x)-mean # precise where all x are alike
+        t,centred = torch.from_numpy(d),torch.from_numpy(line.x)-torch.from_numpy(line.middle)[:, None, None]
         total,dx = (o.sum(2, dtype=torch.float64).numpy() for o in (t, centred.mul_(t)))
-        params = line.back(d, np.stack([total, dx + line.mean[:, None]*total]))
+        params = line.back(d, np.stack([total, dx]))
         return unplanes(d, g.shape),*params,None

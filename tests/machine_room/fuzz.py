@@ -449,6 +449,7 @@ class Found:
     buffers:dict
     rng:torch.Tensor # the state of torch's generator after the forward pass
     heard:dict      # how often hooks heard the way back
+    terms:dict      # of a bias: the absolute gradients that make up its own, added
 
 @contextmanager
 def setting(**values):
@@ -484,6 +485,18 @@ def record(net, watch):
         if isinstance(m, LIF): hooks.append(m.register_forward_hook(listen(n)))
     return calls,hooks
 
+def hear_terms(net):
+    "A dictionary that the way back fills: of each bias of a synapse, the sums of the absolute gradients it is a sum of."
+    terms = {}
+    def listen(name):
+        def add(g): terms[name] = terms.get(name, 0) + g.abs().transpose(0, 2).flatten(1).sum(1)
+        def after(m, args, y):
+            if y.requires_grad: y.register_hook(add)
+        return after
+    for n,m in net.named_modules():
+        if isinstance(m, (Conv2d, Linear)) and m.bias is not None: m.register_forward_hook(listen(f'{n}.bias'))
+    return terms
+
 def backward(case, outputs, precise):
     "Gradients of a sum in which every number has a weight of its own."
     g = seeded('pull', case.seed)
@@ -495,6 +508,7 @@ def run(case, mode, precise=False):
     "What `mode` makes of a case; `precise`: in double precision, with the currents."
     net = copy.deepcopy(case.net)
     if precise: net.double()
+    terms = hear_terms(net) if precise and case.learn=='grad' else {}
     calls,_ = record(net, mode=='torch')
     torch.set_num_threads(case.threads)
     inputs = [o.double() if precise else o.detach() for o in case.inputs]
@@ -509,7 +523,7 @@ def run(case, mode, precise=False):
     grads = {n: p.grad for n,p in net.named_parameters()} | {f'input {i}': o.grad for i,o in enumerate(inputs)}
     heard = {n: getattr(m, 'heard', 0) for n,m in net.named_modules()}
     names,cells,currents,_ = zip(*calls) if calls else ((),)*4
-    return Found(names, spikes, currents, cells, outputs, grads, dict(net.named_buffers()), rng, heard)
+    return Found(names, spikes, currents, cells, outputs, grads, dict(net.named_buffers()), rng, heard, terms)
 
 # How two runs are compared
 
@@ -554,28 +568,33 @@ def wrong_spikes(got, judge, plain):
         n = (a.double()!=b).sum().item()
         return 'tie' if is_tie(i, got, judge, plain) else 'mismatch',f'{n} of {b.numel()} spikes of {where} differ'
 
+rounding = 2**-22 # of a few numbers in single precision, relative
+
 class Tolerance:
-    """1e-4 of what double precision finds, and a trace of the largest of all. Where plain torch in single precision has
-    the same spikes and is off by more, the sums cancel: then as much as 64 times its error, which is counted."""
+    """1e-4 of what double precision finds, a trace of the largest of all, and the rounding of the terms of a sum. Where
+    plain torch in single precision has the same spikes and is off by more, the sums cancel: then as much as 64 times
+    its error, which is counted."""
     def __init__(self, wants):
         self.scale = max([o.norm().item() for o in wants if o is not None], default=0.)
         self.cancelled = 0
 
-    def wrong(self, a, b, own):
-        "What is wrong with `a`, if anything, where double precision has `b` and plain torch has `own`."
+    def wrong(self, a, b, own, terms=None):
+        """What is wrong with `a`, if anything, where double precision has `b` and plain torch has `own`; `terms`: the
+        absolute terms of `b`, added, if it is a sum of which they are known."""
         if a is None and b is None: return None
         if a is None or b is None: return 'missing' if a is None else 'there, and torch has none'
         if a.shape!=b.shape: return f'of shape {tuple(a.shape)}, not {tuple(b.shape)}'
         error,allowed = (a.double()-b).norm().item(),1e-4*b.norm().item()+1e-5*self.scale+1e-12
+        if terms is not None: allowed += rounding*terms.norm().item()
         if error<=allowed: return None
         if own is None or error>64*(own.double()-b).norm().item(): return f'off by {error:.2e} of {b.norm():.2e}'
         self.cancelled += 1
 
-def wrong_among(kind, got, judge, plain):
+def wrong_among(kind, got, judge, plain, terms):
     "The first of some named tensors that is wrong, if one is, and how many cancelled."
     tolerance = Tolerance(judge.values())
     for n,b in judge.items():
-        wrong = tolerance.wrong(got[n], b, plain[n] if plain else None)
+        wrong = tolerance.wrong(got[n], b, plain[n] if plain else None, terms.get(n))
         if wrong: return f'the {kind} {n} is {wrong}',0
     return None,tolerance.cancelled
 
@@ -590,7 +609,7 @@ def wrong_numbers(got, judge, plain, equal):
     if not got.rng.equal(plain.rng): return 'the state of the generator differs',0
     cancelled = 0
     for (kind,a),(_,b),(_,own) in zip(numbers(got), numbers(judge), numbers(plain)):
-        wrong,n = wrong_among(kind, a, b, own if equal else None)
+        wrong,n = wrong_among(kind, a, b, own if equal else None, judge.terms)
         if wrong: return wrong,0
         cancelled += n
     if got.heard!=judge.heard: return f'hooks heard {got.heard}, not {judge.heard}',0

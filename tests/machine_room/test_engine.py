@@ -277,14 +277,27 @@ def test_distributed_data_parallel(tmp_path):
 
 # The choice
 
+def kinds_at(layer, *shape, limit):
+    "What a layer gives for spikes of `shape` at a rate just below `limit` and just above it, learning or not"
+    for rate in (.9*limit, 1.1*limit):
+        kinds = set()
+        for grad in (True, False):
+            with torch.set_grad_enabled(grad): kinds.add(type(layer(random_spikes(*shape, rate=rate))))
+        yield kinds
+
 def test_the_rate_of_the_input_decides():
     "By events where few fire, densely where many do; in the same way forward, backward and at inference"
-    conv,pointwise = Conv2d(2, 16, 3, bias=False),Conv2d(2, 16, 1, bias=False)
-    for layer,limit in ((conv, .5), (pointwise, .2)):
-        assert roads.limit(layer.weight)==limit
-        for rate,kind in ((limit-.05, Current), (limit+.05, torch.Tensor)):
-            for grad in (True, False):
-                with torch.set_grad_enabled(grad): assert type(layer(random_spikes(20, 8, 2, 20, 20, rate=rate))) is kind
+    images,features = (20, 8, 2, 20, 20),(40, 8, 400)
+    cases = ((Conv2d(2, 16, 3, bias=False), images, .75), (Conv2d(2, 16, 1, bias=False), images, .2),
+             (Linear(400, 20, bias=False), features, .1), (Linear(400, 512, bias=False), features, .2))
+    for layer,shape,limit in cases:
+        assert roads.limit(layer.weight, shape[0]*shape[1])==limit
+        assert list(kinds_at(layer, *shape, limit=limit))==[{Current}, {torch.Tensor}]
+    wide = Conv2d(64, 64, 3, bias=False)
+    assert roads.limit(wide.weight, 100)==.5 and roads.limit(wide.weight, 100, owed=True)==.25
+
+def test_a_linear_layer_for_few_images_is_dense():
+    assert type(Linear(2000, 20, bias=False)(random_spikes(20, 4, 2000, rate=.01))) is torch.Tensor
 
 def test_who_computes_is_told():
     "By name, for layers that the engine knows"
