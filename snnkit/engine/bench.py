@@ -775,9 +775,9 @@ def judged(
 
 def grid_table(
     shapes:dict,         # as `grid_shapes`
-    rates=(.01, .02, .05, .1, .2, .3, .4, .6), # of the input, spikes per neuron and step
+    rates=(.01, .02, .05, .1, .2, .4, .6, .8), # of the input, spikes per neuron and step
     num_steps:int=25,    # time steps T
-    batch_size:int=4,    # images
+    batch_size:int=16,   # images
     rounds:int=7         # times that each has its turn
 )->pd.DataFrame:         # a row a layer and rate: the engine's choice, ms on each road and as chosen, `auto/best`
     "Clock each layer in the engine's three modes; raises ValueError without numba."
