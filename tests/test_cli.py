@@ -25,12 +25,12 @@ def folder(tmp_path_factory):
 
 def test_experiment_prints_its_table_and_goes_on(folder, tmp_path):
     "A study of one seed from the shell; called again it finds all of it done."
-    args = 'snnkit-experiment', 'depths', '--data', folder, '--part', 200, '--num-steps', 5, '--epochs', 1, '--seeds', 7, '--jobs', 2, '--store', tmp_path/'r'
-    kept = tmp_path/'r'/f'depths-{folder.name}.jsonl'
+    args = 'snnkit-experiment', 'ablation', '--data', folder, '--part', 200, '--num-steps', 5, '--epochs', 1, '--seeds', 7, '--jobs', 2, '--store', tmp_path/'r'
+    kept = tmp_path/'r'/f'ablation-{folder.name}.jsonl'
     text = call(*args)
-    assert text.count('depth=')>=8 and 'norm=shared' in text and 'test (%)' in text
-    before = kept.read_bytes(); assert before.count(b'\n')==8
-    assert call(*args).splitlines()[-9:]==text.splitlines()[-9:] and kept.read_bytes()==before
+    assert text.count('norm=')>=4 and 'augment=flip' in text and 'test (%)' in text
+    before = kept.read_bytes(); assert before.count(b'\n')==7
+    assert call(*args).splitlines()[-8:]==text.splitlines()[-8:] and kept.read_bytes()==before
 
 @pytest.mark.parametrize('wrong, text', [(dict(name='depth'), 'headline'), (dict(seeds='seven'), 'commas')], ids=str)
 def test_mistakes_in_a_study_are_told(wrong, text):

@@ -6,6 +6,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from math import isclose
 from shutil import copy
+from time import perf_counter
 from fastcore.nbio import read_nb
 from fastcore.script import call_parse
 from colab import colab,play
@@ -64,11 +65,14 @@ def save_outputs(d, nbs, names):
     for o in nbs: copy(d/o.relative_to(root), o)
 
 def fresh(d, nbs):
-    "Runs of `nbs` with the wheel made from the copy of the project at `d`, as in Colab; and the error that ended each, if one did"
+    "Runs of `nbs` with the wheel made from the copy of the project at `d`, as in Colab; the error that ended each, if one did, and seconds"
     specs,home = colab(d.parent/'colab', wheel(d)),d.parent/'home'
     home.mkdir()
     new = [read_nb(o) for o in nbs]
-    with ThreadPoolExecutor(2) as ex: return new,list(ex.map(lambda o: play(specs, home, o, **same), new))
+    def timed(nb):
+        start = perf_counter()
+        return play(specs, home, nb, **same),perf_counter()-start
+    with ThreadPoolExecutor(2) as ex: return new,*zip(*ex.map(timed, new))
 
 @call_parse
 def main(*names:str,       # Only these notebooks
@@ -76,8 +80,9 @@ def main(*names:str,       # Only these notebooks
     nbs = [o for o in notebooks(root) if not names or o.name in names]
     with project_copy() as d:
         if save: return save_outputs(d, nbs, names) or print(f'notebooks: outputs of {len(nbs)} stored')
-        new,errors = fresh(d, nbs)
+        new,errors,seconds = fresh(d, nbs)
     report([f'{o.name}, {e}' for o,e in zip(nbs, errors) if e], 'In Colab, which has no package that only developers need, they would end there.')
     report([f'{o.name}, {p}' for o,nb in zip(nbs, new) for p in problems(read_nb(o), nb)],
            '`make outputs` runs the notebooks and stores what they show.')
-    print(f'notebooks: {len(nbs)} run as in Colab, and show what they give')
+    slowest = sorted(zip(seconds, nbs), reverse=True)[:5]
+    print(f'notebooks: {len(nbs)} run as in Colab, and show what they give; slowest:', *(f'{o.stem} {s:.0f} s' for s,o in slowest))
