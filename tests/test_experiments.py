@@ -188,16 +188,16 @@ def test_killed_and_called_again(tmp_path):
     "A list of runs is killed when some are done; called again it does the others, and all are as without the kill."
     code = f'''if 1:
         from dataclasses import replace; from snnkit.experiments import *
-        run_all(seeds([Config(part=300, num_steps=6, epochs=1)], range(4)), 'a', Store({str(tmp_path/"r")!r}), jobs=1)'''
+        run_all(seeds([Config(part=300, num_steps=6, epochs=1)], range(3)), 'a', Store({str(tmp_path/"r")!r}), jobs=1)'''
     p = subprocess.Popen([sys.executable, '-c', code])
     end = time.time()+120
-    while not ((tmp_path/'r'/'a.jsonl').exists() and (tmp_path/'r'/'a.jsonl').read_text().count('\n')>=2) and time.time()<end: time.sleep(.02)
+    while not ((tmp_path/'r'/'a.jsonl').exists() and (tmp_path/'r'/'a.jsonl').read_text().count('\n')>=1) and time.time()<end: time.sleep(.02)
     p.send_signal(signal.SIGKILL); p.wait()
-    done = len(Store(tmp_path/'r').read()); assert 2<=done<4
-    configs = E.seeds([tiny], range(4))
+    done = len(Store(tmp_path/'r').read()); assert 1<=done<3
+    configs = E.seeds([tiny], range(3))
     rs = run_all(configs, 'a', Store(tmp_path/'r'), jobs=1)
-    assert [r['config']['seed'] for r in rs]==[0, 1, 2, 3] and (tmp_path/'r'/'a.jsonl').read_text().count('\n')==4
-    assert same(rs[3], run(configs[3], Store(tmp_path/'alone'), quiet=True))
+    assert [r['config']['seed'] for r in rs]==[0, 1, 2] and (tmp_path/'r'/'a.jsonl').read_text().count('\n')==3
+    assert same(rs[2], run(configs[2], Store(tmp_path/'alone'), quiet=True))
 
 def test_ctrl_c_at_the_end_of_a_run_stops_them_all(record, tmp_path, monkeypatch):
     "It comes while the last epoch of the first run is validated: the second does not begin, and the same call goes on."

@@ -22,12 +22,12 @@ def turn(code, turned):
     return code
 
 def few_digits(folder):
-    "Of every embedded digit ten images to learn and three to test, as a folder of files: the test is of the training, not of many answers"
+    "Of every embedded digit ten images to learn and three to test, as a folder of small pictures: the test is of the training, not of many answers"
     d = load('digits')
     for part,images,n in ('train', d.train, 10), ('test', d.test, 3):
         for c in range(10):
             (place := folder/part/str(c)).mkdir(parents=True)
-            for i,x in enumerate(islice((x for x,y in images if y==c), n)): Image.fromarray((255*x[0]).byte().numpy()).save(place/f'{i}.png')
+            for i,x in enumerate(islice((x for x,y in images if y==c), n)): Image.fromarray((255*x[0]).byte().numpy()).resize((16, 16)).save(place/f'{i}.png')
 
 def lines(place): return sum(p.read_text().count('\n') for p in (place/'results').glob('*.jsonl'))
 

@@ -18,8 +18,8 @@ from snnkit.training import (Run, check_settings, computed_by, cosine, cross_ent
                              read_tensors, save_checkpoint, save_weights, set_seed, squared_error, undisturbed, warn_of_rates, write_tensors)
 
 script = Path(__file__).with_name('small_training.py')
-kills = int(os.environ.get('SNNKIT_KILLS', 3))
-epochs = max(6, kills)                                    # long enough to be killed that often
+kills = int(os.environ.get('SNNKIT_KILLS', 2))
+epochs = max(4, kills)                                    # long enough to be killed that often
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
@@ -28,7 +28,7 @@ def whole(tmp_path_factory):
     return out, finish(out, epochs)[1]
 
 def test_killed_at_random_moments_it_ends_the_same(whole, tmp_path):
-    "SIGKILL at random moments (3 by default, SNNKIT_KILLS for more), each followed by a resume; `python tests/kills.py` does it a hundred times"
+    "SIGKILL at random moments (2 by default, SNNKIT_KILLS for more), each followed by a resume; `python tests/kills.py` does it a hundred times"
     out,took = whole
     hit,torn = kill(tmp_path, kills, epochs, took, int(os.environ.get('SNNKIT_SEED', 0)))
     print(f'killed {hit} times, {torn} of them in the middle of a write')
@@ -72,8 +72,8 @@ def trained(seed, kind=lambda m: m, **kw):
 
 first_programs = {
     'linear': lambda: nn.Sequential(nn.Flatten(), Poisson(10), Linear(784, 300), LIF(), Linear(300, 10), Integrator()),
-    'convolution': lambda: nn.Sequential(Poisson(10), Conv2d(1, 16, 5), LIF(), AvgPool2d(2), Flatten(),
-                                         Linear(16*144, 128), LIF(), Linear(128, 10), Integrator())}
+    'convolution': lambda: nn.Sequential(Poisson(10), Conv2d(1, 8, 5, 2), LIF(), Flatten(), Linear(8*144, 128), LIF(),
+                                         Linear(128, 10), Integrator())}
 
 @pytest.mark.parametrize('name', first_programs)
 def test_a_first_network_of_ones_own_learns_the_digits(name):
