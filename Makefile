@@ -83,7 +83,7 @@ $(py):
 
 .venv/test.stamp: $(facts) | $(py)
 	@echo 'Installing into .venv, with what the tests need: a few minutes the first time'
-	$(py) -m pip install -q -e '.[lab,dev,peers]'
+	$(py) -m pip install -q --no-compile -e '.[lab,dev,peers]' # most modules are never imported
 	touch .venv/run.stamp .venv/lab.stamp $@
 
 # Without Chromium `make test` goes on, and the browser test says that it skips

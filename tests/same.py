@@ -39,9 +39,9 @@ def randomised(module):
 
 def normed(name, T=6):
     "A net with two norms called `name`"
-    kinds = [make_norm(name, c, T, .7) for c in (20, 33)]
+    kinds = [make_norm(name, c, T, .7) for c in (8, 33)]
     return lee_init(nn.Sequential(
-        Poisson(T), Conv2d(2, 20, 3, padding=1, bias=False), kinds[0], LIF(), Conv2d(20, 33, 3, 2, 1, bias=False), kinds[1], LIF(.9, .7),
+        Poisson(T), Conv2d(2, 8, 3, padding=1, bias=False), kinds[0], LIF(), Conv2d(8, 33, 3, 2, 1, bias=False), kinds[1], LIF(.9, .7),
         Flatten(), Linear(33*36, 5), Integrator()))
 
 def resnet(T=8, norm=None):
@@ -50,7 +50,7 @@ def resnet(T=8, norm=None):
         some = [m for m in [make_norm(norm, o, T)] if m]
         second = Conv2d(o, o, 3, padding=1, bias=False)
         return nn.Sequential(Conv2d(c, o, 3, stride, 1, bias=False), *some, LIF(), second, *copy.deepcopy(some))
-    blocks = [Residual(body(20, 33), LIF(), Conv2d(20, 33, 1, bias=False)), Residual(body(33, 33), LIF()),
+    blocks = [Residual(body(8, 33), LIF(), Conv2d(8, 33, 1, bias=False)), Residual(body(33, 33), LIF()),
               Residual(body(33, 33, 2), LIF(), Subsample(2))]
-    first = [Poisson(T), Conv2d(2, 20, 3, padding=1, bias=False), LIF()]
+    first = [Poisson(T), Conv2d(2, 8, 3, padding=1, bias=False), LIF()]
     return lee_init(nn.Sequential(*first, *blocks, Flatten(), Linear(33*36, 5), Integrator()), 1.)

@@ -206,7 +206,7 @@ def test_a_block_s_twin():
     net = resnet(); ann,x = twin(net),images(3, 2, 12, 12)
     assert ann(x).shape==(3, 5) and not any(isinstance(m, (OverTime, LIF)) for m in ann.modules())
     for (n,p),(m,q) in zip(net.named_parameters(), ann.named_parameters(), strict=True): assert n==m and p.equal(q) and p is not q
-    block = ann[3]; x = torch.rand(2, 20, 6, 6)
+    block = ann[3]; x = torch.rand(2, 8, 6, 6)
     assert block(x).equal((block.body[2](block.body[0](x).relu()) + block.shortcut(x)).relu())
 
 def test_a_block_is_heard():

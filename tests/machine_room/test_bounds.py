@@ -99,7 +99,7 @@ def pick(g, *of): return of[int(torch.randint(len(of), (1,), generator=g))]
 
 def widths(g):
     "Channels in and out, of one type of words and one number of lanes, as there is a kernel to compile for each"
-    low,high = pick(g, (1, 9), (9, 17), (33, 49), (33, 49))
+    low,high = pick(g, (1, 9), (33, 49))
     return (int(torch.randint(low, high, (1,), generator=g)) for _ in range(2))
 
 def linear(g):

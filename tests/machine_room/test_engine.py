@@ -55,16 +55,16 @@ def block():
             super().__init__()
             self.a,self.lif,self.b,self.short,self.out = Conv2d(C, C, 3, padding=1, bias=False),LIF(),Conv2d(C, C, 3, padding=1, bias=False),Conv2d(C, C, 1, bias=False),LIF()
         def forward(self, x): return self.out(self.b(self.lif(self.a(x))) + self.short(x))
-    return lee_init(nn.Sequential(Poisson(8), Conv2d(2, 20, 3, padding=1, bias=False), LIF(), Residual(20), AvgPool2d(2), IF(), Residual(20), Flatten(), Linear(20*36, 5), Integrator()))
+    return lee_init(nn.Sequential(Poisson(8), Conv2d(2, 8, 3, padding=1, bias=False), LIF(), Residual(8), AvgPool2d(2), IF(), Residual(8), Flatten(), Linear(8*36, 5), Integrator()))
 
-def normed(): return lee_init(nn.Sequential(Poisson(8), Conv2d(2, 20, 3, padding=1, bias=False), BatchNorm2d(20), LIF(), Conv2d(20, 33, 3, 2, 1, bias=False), BatchNorm2d(33), LIF(.9), Dropout(.2),
+def normed(): return lee_init(nn.Sequential(Poisson(8), Conv2d(2, 8, 3, padding=1, bias=False), BatchNorm2d(8), LIF(), Conv2d(8, 33, 3, 2, 1, bias=False), BatchNorm2d(33), LIF(.9), Dropout(.2),
                                             Flatten(), Linear(33*36, 5), Integrator()))
 
-def dropped(): return lee_init(nn.Sequential(Poisson(8), Conv2d(2, 20, 3, padding=1, bias=False), LIF(), Dropout(.3), AvgPool2d(2), IF(), Dropout(.2), Conv2d(20, 20, 3, padding=1, bias=False), LIF(),
-                                             Dropout(.5), Flatten(), Linear(20*36, 5), Integrator()))
+def dropped(): return lee_init(nn.Sequential(Poisson(8), Conv2d(2, 8, 3, padding=1, bias=False), LIF(), Dropout(.3), AvgPool2d(2), IF(), Dropout(.2), Conv2d(8, 8, 3, padding=1, bias=False), LIF(),
+                                             Dropout(.5), Flatten(), Linear(8*36, 5), Integrator()))
 
-def mixed(): return lee_init(nn.Sequential(Poisson(8), Conv2d(2, 20, 3, bias=False), LIF(grad='atan'), Conv2d(20, 16, 3, bias=False), LIF(), Flatten(), Linear(16*64, 30, bias=False), LIF(grad='sigmoid'),
-                                           Linear(30, 5, bias=False), Integrator()))
+def mixed(): return lee_init(nn.Sequential(Poisson(8), Conv2d(2, 8, 3, bias=False), LIF(grad='atan'), Conv2d(8, 8, 3, bias=False), LIF(), Flatten(), Linear(8*64, 33, bias=False), LIF(grad='sigmoid'),
+                                           Linear(33, 5, bias=False), Integrator()))
 
 @pytest.mark.parametrize('make', [block, normed, dropped, mixed])
 def test_what_stands_between(make):
