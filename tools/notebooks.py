@@ -72,7 +72,8 @@ def fresh(d, nbs):
     def timed(nb):
         start = perf_counter()
         return play(specs, home, nb, **same),perf_counter()-start
-    with ThreadPoolExecutor(2) as ex: return new,*zip(*ex.map(timed, new))
+    with ThreadPoolExecutor(3) as ex: done = [*ex.map(timed, reversed(new))] # the longest, which come last, first
+    return new,*zip(*reversed(done))
 
 @call_parse
 def main(*names:str,       # Only these notebooks
