@@ -126,10 +126,11 @@ class Draw:
     "What chance decides about a network."
     def __init__(self, seed, number, without=(), wide=True):
         self.rng,self.without,self.wide = random.Random(f'{seed}-{number}'),set(without),wide
+        self.widths = widths if wide else few_widths
         self.T,self.B = self.pick(1, 2, 3, 4, 5, 6, 8),self.pick(1, 1, 2, 3, 4)
         self.exact = self.chance(.5) # weights on a coarse grid: their sums are exact in any order
         self.training = self.chance(.75)
-        self.words = self.pick(*(widths if wide else few_widths))
+        self.words = self.pick(*self.widths)
         self.mixed = self.chance(.6) and wide # channels of any word type
 
     def pick(self, *options): return self.rng.choice(options)
@@ -141,9 +142,9 @@ class Draw:
 
     def width(self):
         "Channels of a layer."
-        words = self.pick(*widths) if self.mixed else self.words
+        words = self.pick(*self.widths) if self.mixed else self.words
         if self.wide and self.chance(.2): return self.rng.randint(1, 130)
-        return self.pick(*(widths if self.wide else few_widths)[words])
+        return self.pick(*self.widths[words])
 
 def neuron(d):
     "A neuron with any options; `tune` gives it its threshold."
