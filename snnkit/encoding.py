@@ -80,6 +80,7 @@ def check_tensor(
     need(tensor and value.ndim==ndim, f'`{name}` {found}', f'it must be a tensor {shape}',
          'Choose one image or one layer, and flatten.')
 
+# %% ../nbs/network/01_encoding.ipynb #cb6d89e7
 def raster(
     spikes:torch.Tensor, # spike train, shape [T, N]
     ax=None,             # matplotlib axes; new ones if None

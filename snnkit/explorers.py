@@ -322,6 +322,7 @@ def first_of(
     need(layers, f'`model` has no {kind.__name__}', 'it must have one to be explored', 'Try `lenet()`.')
     return getattr(layers[0], name)
 
+# %% ../nbs/doors/13_explorers.ipynb #d25d7659
 class NetworkExplorer(Explorer):
     "A trained network and its twin look at a digit: spikes of all layers, scores over time, and what was spent."
     size = 10,4.2

@@ -74,6 +74,7 @@ def use(
     try: yield
     finally: _mode.reset(before)
 
+# %% ../nbs/network/04_layers.ipynb #8b9e53ba
 def open_roads(
     device:str # type of the device of a layer's input, 'cpu' or 'cuda'
 )->Iterator:   # of name and function
@@ -118,6 +119,18 @@ def check_tensor(
 _no_time = ('If this is one image without a batch, give `image[None]`. '
             'If these are images, put an encoder first, such as `Poisson(num_steps)`.')
 
+# %% ../nbs/network/04_layers.ipynb #affd5c4f
+def recast(
+    layer:nn.Module, # stays as it is
+    kind:type        # a class of layers that has the same options
+)->nn.Module:        # with the very same parameters, buffers and hooks
+    "`layer` as one of another class."
+    new = copy.copy(layer)
+    lists = {k: v.copy() for k,v in vars(layer).items() if isinstance(v, dict)} # so that neither adds to the other's
+    vars(new).update(lists)
+    new.__class__ = kind
+    return new
+
 # %% ../nbs/network/04_layers.ipynb #304bb4cd
 class OverTime:
     "Mixin for torch layers without memory: fold time into the batch, call the layer, unfold."
@@ -150,11 +163,7 @@ class OverTime:
         need(plain is not nn.Module, f'{type(self).__name__} is no layer of torch over time',
              'then it must name its own counterpart',
              'Give it a method `counterpart` that returns the module in its place; `return self` if it is the same.')
-        ann = copy.copy(self)
-        lists = {k: v.copy() for k,v in vars(self).items() if isinstance(v, dict)}
-        vars(ann).update(lists) # the same parameters, buffers and hooks in lists of its own
-        ann.__class__ = plain
-        return ann
+        return recast(self, plain)
 
 # %% ../nbs/network/04_layers.ipynb #427998f6
 class Conv2d(OverTime, nn.Conv2d):

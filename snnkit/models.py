@@ -96,12 +96,14 @@ class Parts:
         "The last synapse, called `name`, and the integrator."
         return {name: Linear(features, num_classes, bias=False), 'readout': Integrator(self.neuron.get('leak', .99))}
 
-    def pool(self, k, size=2):
-        "Pool `k` over `size` x `size` pixels and its neuron, if it has one."
-        layers = {f'pool{k}': AvgPool2d(size)}
-        if not self.pool_neurons: return layers
-        grad = self.neuron.get('grad', 'spike_bp')
-        return layers | {f'if{k}': IF(grad='straight_through' if grad=='spike_bp' else grad)}
+# %% ../nbs/network/05_models.ipynb #762643ce
+@patch
+def pool(self:Parts, k, size=2):
+    "Pool `k` over `size` x `size` pixels and its neuron, if it has one."
+    layers = {f'pool{k}': AvgPool2d(size)}
+    if not self.pool_neurons: return layers
+    grad = self.neuron.get('grad', 'spike_bp')
+    return layers | {f'if{k}': IF(grad='straight_through' if grad=='spike_bp' else grad)}
 
 # %% ../nbs/network/05_models.ipynb #82d03f5e
 @patch
@@ -126,6 +128,7 @@ def first_layer(
     check_module('encoder', encoder)
     return encoder
 
+# %% ../nbs/network/05_models.ipynb #2da6769e
 def plain(
     plan:tuple,             # channels of the convolutions in turn, and 'P' for a pool and its neuron
     kernel:int,             # height and width of the convolutions' kernels, odd
@@ -589,6 +592,7 @@ def replaced(
         for n,m in children: setattr(module, n, replaced(m, f'{name}.{n}' if name else n, known))
     return new
 
+# %% ../nbs/network/05_models.ipynb #1114e6ba
 def twin(
     model:nn.Module,    # a spiking network
     pretrained:str=None,# 'digits' for the weights that come with the package, if `model` is a `lenet`

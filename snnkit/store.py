@@ -375,8 +375,8 @@ class Store:
     def __init__(self,
         folder=None # see `results_home`
     ):
-        ok = folder is None or isinstance(folder, (str, os.PathLike))
-        need(ok, f'`folder` is {folder!r}', 'it must be a path or None', 'For instance results.')
+        need(folder is None or isinstance(folder, (str, os.PathLike)), f'`folder` is {folder!r}',
+             'it must be a path or None', 'For instance results.')
         self.folder = Path(folder or results_home()).expanduser()
         self.folders = dict.fromkeys([self.folder] if folder else [*shipped(), self.folder])
 
@@ -387,8 +387,8 @@ class Store:
             for n,line in enumerate(lines_of(file), 1):
                 try: k,r = record_of(line)
                 except no_record as e:
-                    told = f'{file}, line {n} is no record ({str(e)[:80]}); it is left out, all others are kept.'
-                    warnings.warn(told, stacklevel=2)
+                    why = f'is no record ({str(e)[:80]})'
+                    warnings.warn(f'{file}, line {n} {why}; it is left out, all others are kept.', stacklevel=2)
                 else: records[k] = r
         return records
 
@@ -400,9 +400,8 @@ class Store:
         file = self.folder/f'{name}.jsonl'
         try: append(file, line)
         except OSError as e:
-            kept = f'The training is kept in {cache_home()/"runs"}'
-            mend = 'free space or choose another folder, and call again.'
-            raise OSError(f'Could not add to {file}: {e}. {kept}; {mend}') from e
+            mend = f'The training is kept in {cache_home()/"runs"}; free space or choose another folder, and call again.'
+            raise OSError(f'Could not add to {file}: {e}. {mend}') from e
 
 # %% ../nbs/experiment/10_store.ipynb #37aaf3a2
 def as_store(

@@ -48,8 +48,7 @@ def _forward(
     i = tl.program_id(0).to(tl.int64)*BLOCK + tl.arange(0, BLOCK)
     ok = i<N
     l,th = tl.full([BLOCK], leak, ACC),tl.full([BLOCK], threshold, ACC)
-    m = tl.full([BLOCK], 0, ACC)
-    trace,count = tl.full([BLOCK], 0, ACC),tl.full([BLOCK], 0, ACC)
+    m,trace,count = tl.full([BLOCK], 0, ACC),tl.full([BLOCK], 0, ACC),tl.full([BLOCK], 0, ACC)
     rest = tl.full([BLOCK], 0, tl.int32)
     for w in range((T+31)//32):
         word = tl.full([BLOCK], 0, tl.int32)

@@ -378,6 +378,7 @@ class _Pool(Function):
         share(work, len(s.words))
         return torch.from_numpy(grads),*[None]*4
 
+# %% ../../nbs/machine_room/23_synapses.ipynb #8bce26f7
 def run_pool(
     train, # `Train` that comes in
     pool,  # geometry of the pool
@@ -435,6 +436,7 @@ def _rows(x, last): # a row of numbers for each step, in the order of memory: ch
 def _unrows(a, shape, last): # the inverse
     return unplanes(a.reshape(*shape[:2], -1, shape[2]), shape) if last else torch.from_numpy(a.reshape(shape))
 
+# %% ../../nbs/machine_room/23_synapses.ipynb #cf0b60b4
 class _Surrogate(Function):
     @staticmethod
     def forward(ctx, x, leak, threshold, soft, grad):
@@ -457,6 +459,7 @@ class _Surrogate(Function):
         share(work, v.shape[1])
         return _unrows(dx, grad.shape, last),*[None]*4
 
+# %% ../../nbs/machine_room/23_synapses.ipynb #cf0986b3
 def surrogate_scan(
     x:torch.Tensor,  # currents, shape [T, B, ...]
     leak:float,      # membrane left after a step

@@ -132,6 +132,7 @@ class _Link(Function):
         grads = iter(torch.autograd.grad(y, [o for o,n in zip(leaves, wanted) if n], g))
         return None,None,None,*[next(grads) if n else None for n in wanted]
 
+# %% ../../nbs/machine_room/22_trains.ipynb #8f09e7df
 def chained(
     f,        # called without arguments
     *before   # lazy tensors that it goes through without making them
@@ -190,6 +191,7 @@ class Train(Lazy):
         "Spikes of a neuron and step, mean."
         return len(self.values)/max(1, math.prod(self._shape))
 
+# %% ../../nbs/machine_room/22_trains.ipynb #96dae51a
 class Current(Lazy):
     "What a synapse or a pool makes of a train, not yet computed."
     synapse = pool = train = line = None # what neurons may read in its place
