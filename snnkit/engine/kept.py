@@ -20,9 +20,11 @@ from tempfile import TemporaryFile, mkstemp
 
 import llvmlite, numba
 from fastcore.basics import patch
+from llvmlite.binding import parse_bitcode
 from numba import njit
 from numba.core.caching import NullCache
-from numba.core.compiler import CompileResult
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler, CompileResult, compile_result
 from numba.core.serialize import dumps
 from ..core import cache_home
 
@@ -160,6 +162,72 @@ def load(self:Compiled,
     except Exception: return None # not there, or pickled with other libraries
     if (stamp, made_for)==(self.stamp, key): return data
 
+# %% ../../nbs/machine_room/17_kept.ipynb #2752a989
+class Whole(JITCodeLibrary):
+    "The code of a kernel, which is optimized when all that it calls is in it."
+    def _optimize_functions(self, module): module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self):
+        passes,builder = self._codegen._module_pass_manager()
+        passes.run(self._final_module, builder)
+
+# %% ../../nbs/machine_room/17_kept.ipynb #3fae0ac6
+class Piece(Whole):
+    "The code of a function that only kernels call."
+    def _optimize_final_module(self): pass
+
+    def _finalize_final_module(self):
+        self._finalize_dynamic_globals()
+        self._verify_declare_only_symbols()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name):
+        "None; but from now on the code is complete."
+        self._ensure_finalized()
+        return 0
+
+    @property
+    def codegen(self):
+        "Who writes the addresses of globals into its machine code."
+        return self
+
+    def set_env(self, name, env):
+        "It has no machine code."
+
+    def serialize_using_object_code(self):
+        "What is kept of it, as numba asks for that."
+        return self.name,'piece',self._final_module.as_bitcode()
+
+# %% ../../nbs/machine_room/17_kept.ipynb #d274dbd0
+class ToWhole(Compiler):
+    "numba's compiler, for kernels."
+    kind = Whole
+    def compile_extra(self, f):
+        "Compile `f` into code of this kind."
+        self.state.library = self.kind(self.state.targetctx.codegen(), f.__qualname__)
+        self.state.library.enable_object_caching()
+        return super().compile_extra(f)
+
+class ToPiece(ToWhole):
+    "And for what only kernels call."
+    kind = Piece
+
+# %% ../../nbs/machine_room/17_kept.ipynb #edcd71a8
+def restored(
+    context,    # numba's target
+    code:tuple, # what `serialize_using_object_code` gave
+    fndesc,     # numba's description of the function
+    env,        # its environment
+    signature,  # the types of its arguments
+    *rest       # what only a kernel has
+)->CompileResult: # as if it had just been compiled
+    "A piece that was kept."
+    library = Piece(context.codegen(), code[0])
+    library._final_module = parse_bitcode(code[2])
+    library._finalize_final_module()
+    return compile_result(target_context=context, library=library, fndesc=fndesc, environment=env, signature=signature,
+                          entry_point=context.get_executable(library, fndesc, env), objectmode=False)
+
 # %% ../../nbs/machine_room/17_kept.ipynb #5986885a
 @lru_cache
 def sources(
@@ -210,7 +278,8 @@ def load_overload(self:Kept, sig, target_context):
     "What the kernel was compiled to for the types `sig`, or None."
     target_context.refresh()
     data = self.files.load((sig, target_context.codegen().magic_tuple()))
-    try: return data and CompileResult._rebuild(target_context, *data)
+    rebuild = restored if data and data[0][1]=='piece' else CompileResult._rebuild
+    try: return data and rebuild(target_context, *data)
     except Exception: return None # of another numba
 
 @patch
@@ -225,7 +294,8 @@ def kernel(
     **options   # of `numba.njit`
 )->Callable:    # compiled at the first call with arguments of these types, or found on disk
     "Compile `f`, to be called from Python with arrays."
-    compiled = njit(nogil=True, error_model='numpy', no_cfunc_wrapper=True, _nrt=False, **options)(f)
+    usual = dict(nogil=True, error_model='numpy', no_cfunc_wrapper=True, _nrt=False, pipeline_class=ToWhole)
+    compiled = njit(**usual | options)(f)
     compiled._cache = Kept(f)
     return compiled
 
@@ -234,4 +304,4 @@ def inner(
     f:Callable # a function that numba can compile, and that makes no arrays
 )->Callable:   # compiled
     "Compile `f`, to be called from kernels."
-    return kernel(f, no_cpython_wrapper=True)
+    return kernel(f, no_cpython_wrapper=True, pipeline_class=ToPiece)

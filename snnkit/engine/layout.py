@@ -15,7 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.core import cgutils
+from numba.core.typing.templates import AttributeTemplate
+from numba.extending import (
+    NativeValue, infer_getattr, intrinsic, lower_getattr_generic, models, register_model, typeof_impl, unbox)
 from .kept import inner, kernel
 from .lanes import _bit, _data, _int, _int64, avx512, cut
 from .words import word_type
@@ -97,16 +100,58 @@ def numbers(
     "A geometry as kernels take it from Python."
     return np.array(g, np.int64)
 
+# %% ../../nbs/machine_room/18_layout.ipynb #514fdf1e
+class Table(types.Type):
+    "A named tuple of whole numbers and rows of numbers, which kernels know by its address."
+    def __init__(self,
+        name:str,    # of the tuple's class
+        fields:tuple # name and numba's type of each
+    ):
+        self.fields = dict(fields)
+        kinds = [t.dtype if isinstance(t, types.Array) else t for t in self.fields.values()]
+        super().__init__(f'{name}({",".join(map(str, kinds))})')
+
+    def place(self, name):
+        "The number of the word in memory where field `name` begins; if there is none, how many words there are."
+        words = 0
+        for k,t in self.fields.items():
+            if k==name: break
+            words += 1 + isinstance(t, types.Array)
+        return words
+
+@register_model(Table)
+class _TableModel(models.PrimitiveModel):
+    def __init__(self, dmm, t): super().__init__(dmm, t, _int64.as_pointer())
+
+@infer_getattr
+class _TableFields(AttributeTemplate):
+    key = Table
+    def generic_resolve(self, t, name): return t.fields.get(name)
+
+# %% ../../nbs/machine_room/18_layout.ipynb #f132ef97
+def _entry(b, table, i): # word `i`
+    v = b.load(b.gep(table, [_int(i, _int64)]))
+    v.set_metadata('invariant.load', b.module.add_metadata([]))
+    return v
+
+@lower_getattr_generic(Table)
+def _field(ctx, b, t, table, name):
+    kind,i = t.fields[name],t.place(name)
+    v = _entry(b, table, i)
+    if kind==types.boolean: return b.trunc(v, _bit)
+    if not isinstance(kind, types.Array): return v
+    row,step = ctx.make_array(kind)(ctx, b),_int(kind.dtype.bitwidth//8, _int64)
+    data = b.inttoptr(v, row.data.type)
+    ctx.populate_array(row, data=data, shape=[_entry(b, table, i+1)], strides=[step], itemsize=step, meminfo=None)
+    return row._getvalue()
+
 # %% ../../nbs/machine_room/18_layout.ipynb #b98abf13
 @intrinsic
 def shape(ty, a):
     "The `Geometry` whose numbers the array `a` holds."
     kinds = [types.boolean if o is bool else types.intp for o in Geometry.__annotations__.values()]
-    t = types.NamedTuple(kinds, Geometry)
-    def gen(ctx, b, sig, args):
-        data = _data(ctx, b, a, args[0])
-        *v,linear = (b.load(b.gep(data, [_int(i, _int64)])) for i in range(len(t)))
-        return ctx.make_tuple(b, t, [*v, b.trunc(linear, _bit)])
+    t = Table('Geometry', tuple(zip(Geometry._fields, kinds)))
+    def gen(ctx, b, sig, args): return _data(ctx, b, a, args[0])
     return t(a), gen
 
 # %% ../../nbs/machine_room/18_layout.ipynb #d0b61c3f
@@ -232,3 +277,26 @@ class Buffers(NamedTuple):
     spot:np.ndarray    # where its value is
     plo:np.ndarray     # of a pool's input rows and columns: the first window they lie in, see `windows`
     phi:np.ndarray     # and the one after the last
+
+# %% ../../nbs/machine_room/18_layout.ipynb #761c500e
+@typeof_impl.register(Buffers)
+@typeof_impl.register(Geometry)
+def _typeof(val, c):
+    return Table(type(val).__name__, tuple((k, typeof_impl(o, c)) for k,o in val._asdict().items()))
+
+def _words(ctx, b, kind, v): # of a table, for a value of this type
+    if isinstance(kind, types.Array):
+        row = ctx.make_array(kind)(ctx, b, v)
+        return [b.ptrtoint(row.data, _int64), row.nitems]
+    return [b.zext(v, _int64) if kind==types.boolean else v]
+
+@unbox(Table)
+def _unbox(t, obj, c):
+    b,words,failed = c.builder,[],_int(0, _bit)
+    for i,kind in enumerate(t.fields.values()):
+        native = c.unbox(kind, c.pyapi.tuple_getitem(obj, i))
+        failed = b.or_(failed, native.is_error)
+        words += _words(c.context, b, kind, native.value)
+    table = cgutils.alloca_once(b, _int64, size=len(words))
+    for i,w in enumerate(words): b.store(w, b.gep(table, [_int(i, _int64)]))
+    return NativeValue(table, is_error=failed)
