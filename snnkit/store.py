@@ -400,8 +400,8 @@ class Store:
         file = self.folder/f'{name}.jsonl'
         try: append(file, line)
         except OSError as e:
-            mend = f'The training is kept in {cache_home()/"runs"}; free space or choose another folder, and call again.'
-            raise OSError(f'Could not add to {file}: {e}. {mend}') from e
+            kept,mend = cache_home()/'runs','free space or choose another folder, and call again.'
+            raise OSError(f'Could not add to {file}: {e}. The training is kept in {kept}; {mend}') from e
 
 # %% ../nbs/experiment/10_store.ipynb #37aaf3a2
 def as_store(

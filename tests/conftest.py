@@ -1,7 +1,13 @@
 "Where the tests find the real data sets, without which they skip and say so; and how many tests run at a time."
-import os
+import gc,os
 from pathlib import Path
 import pytest
+
+gc.disable() # until all modules are there: what they hold stays, and is not looked through again and again
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 @pytest.fixture(scope='session')
 def real_data():

@@ -8,7 +8,7 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/machine_room/kept.html
 __all__ = ['own', 'Compiled', 'kernel']
 
 # %% ../../nbs/machine_room/17_kept.ipynb #364cfbe7
-import inspect, os, re, stat, sys, warnings
+import gc, inspect, os, re, stat, sys, warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -198,6 +198,15 @@ class Piece(Whole):
         "What is kept of it, as numba asks for that."
         return self.name,'piece',self._final_module.as_bitcode()
 
+# %% ../../nbs/machine_room/17_kept.ipynb #540edfa9
+@contextmanager
+def uncollected(): # nested in another, or where a user has turned the collector off, it changes nothing
+    before = gc.isenabled()
+    gc.disable()
+    try: yield
+    finally:
+        if before: gc.enable()
+
 # %% ../../nbs/machine_room/17_kept.ipynb #d274dbd0
 class ToWhole(Compiler):
     "numba's compiler, for kernels."
@@ -206,7 +215,7 @@ class ToWhole(Compiler):
         "Compile `f` into code of this kind."
         self.state.library = self.kind(self.state.targetctx.codegen(), f.__qualname__)
         self.state.library.enable_object_caching()
-        return super().compile_extra(f)
+        with uncollected(): return super().compile_extra(f)
 
 class ToPiece(ToWhole):
     "And for what only kernels call."

@@ -284,19 +284,21 @@ class Buffers(NamedTuple):
 def _typeof(val, c):
     return Table(type(val).__name__, tuple((k, typeof_impl(o, c)) for k,o in val._asdict().items()))
 
-def _words(ctx, b, kind, v): # of a table, for a value of this type
-    if isinstance(kind, types.Array):
-        row = ctx.make_array(kind)(ctx, b, v)
-        return [b.ptrtoint(row.data, _int64), row.nitems]
-    return [b.zext(v, _int64) if kind==types.boolean else v]
+_head = object.__basicsize__//8 # words of Python's own, before those of numpy
+
+def _words(c, kind, item): # of a table, for an object of this type
+    b = c.builder
+    if not isinstance(kind, types.Array):
+        v = c.unbox(kind, item).value
+        return [b.zext(v, _int64) if kind==types.boolean else v]
+    words = b.bitcast(item, _int64.as_pointer())
+    data,dims = (b.load(b.gep(words, [_int(i, _int64)])) for i in (_head, _head+2))
+    return [data, b.load(b.inttoptr(dims, _int64.as_pointer()))]
 
 @unbox(Table)
 def _unbox(t, obj, c):
-    b,words,failed = c.builder,[],_int(0, _bit)
-    for i,kind in enumerate(t.fields.values()):
-        native = c.unbox(kind, c.pyapi.tuple_getitem(obj, i))
-        failed = b.or_(failed, native.is_error)
-        words += _words(c.context, b, kind, native.value)
+    b = c.builder
+    words = [w for i,k in enumerate(t.fields.values()) for w in _words(c, k, c.pyapi.tuple_getitem(obj, i))]
     table = cgutils.alloca_once(b, _int64, size=len(words))
     for i,w in enumerate(words): b.store(w, b.gep(table, [_int(i, _int64)]))
-    return NativeValue(table, is_error=failed)
+    return NativeValue(table)
