@@ -37,7 +37,7 @@ def pinned():
         if not (at/'made').exists() or (at/'made').read_text() != want:
             for o in at.iterdir(): # of another set of releases nothing must stay
                 if o.name != 'lock': rmtree(o) if o.is_dir() else o.unlink()
-            run([sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--upgrade', '--target', at, *pins, *alone], root)
+            run([sys.executable, '-m', 'pip', 'install', '-q', '--no-compile', '--no-deps', '--upgrade', '--target', at, *pins, *alone], root)
             (at/'made').write_text(want)
     return at
 
