@@ -9,6 +9,8 @@ def pytest_collection_finish():
     gc.freeze()
     gc.enable()
 
+def pytest_unconfigure(): gc.unfreeze() # or libraries take what stays for lost
+
 @pytest.fixture(scope='session')
 def real_data():
     "The folder with MNIST and FashionMNIST in torchvision's layout: `SNNKIT_DATA`, else ../shared/data beside the repository."

@@ -5,6 +5,7 @@ from email import message_from_bytes
 from importlib.metadata import packages_distributions
 from zipfile import ZipFile
 import pytest
+from PIL import Image
 from nbdev.config import get_config
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -178,9 +179,9 @@ def test_train(call, user, tmp_path):
     text = call(user, 'snnkit-train', '--num-steps', 2, '--epochs', 1, '--batch-size', 100)
     assert 'of 1,000 test images' in text and (tmp_path/'out/train/result.json').exists()
 
-def test_bench(call, user):
-    "The command is there; that a benchmark runs where there is only the wheel, its notebook shows, which runs as in Colab"
-    assert '--libraries' in call(user, 'snnkit-bench', '--help')
+def test_bench(call, user, tmp_path):
+    call(user, 'snnkit-bench', *'--libraries snnkit --data digits --num-steps 4 --batch-size 2 --threads 1 --runs 1 --steps 1'.split())
+    assert Image.open(tmp_path/'out/bench/bench.png').size[0] > 200
 
 @pytest.fixture
 def records(call):

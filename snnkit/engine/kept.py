@@ -287,8 +287,10 @@ def load_overload(self:Kept, sig, target_context):
     "What the kernel was compiled to for the types `sig`, or None."
     target_context.refresh()
     data = self.files.load((sig, target_context.codegen().magic_tuple()))
-    rebuild = restored if data and data[0][1]=='piece' else CompileResult._rebuild
-    try: return data and rebuild(target_context, *data)
+    if data is None: return None
+    try:
+        rebuild = restored if data[0][1]=='piece' else CompileResult._rebuild
+        return rebuild(target_context, *data)
     except Exception: return None # of another numba
 
 @patch

@@ -344,9 +344,11 @@ def in_rows(ty, a):
     return types.boolean(a), gen
 
 # %% ../../nbs/machine_room/16_lanes.ipynb #8e5a0b93
+def _hidden(b, v, more=''): # the integer `v`, of which the compiler knows nothing; `more` is what else it must think
+    return b.asm(ir.FunctionType(_int64, [_int64]), '', '=r,0'+more, [v], side_effect=True)
+
 @intrinsic
 def opaque(ty, i):
     "The integer `i`, of which the compiler is to know nothing: it makes no second version of a loop for it."
-    def gen(ctx, b, sig, args):
-        return b.asm(ir.FunctionType(_int64, [_int64]), '', '=r,0', args, side_effect=True)
+    def gen(ctx, b, sig, args): return _hidden(b, args[0])
     return types.intp(types.intp), gen

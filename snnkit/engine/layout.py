@@ -13,14 +13,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AttributeTemplate
 from numba.extending import (
     NativeValue, infer_getattr, intrinsic, lower_getattr_generic, models, register_model, typeof_impl, unbox)
 from .kept import inner, kernel
-from .lanes import _bit, _data, _int, _int64, avx512, cut
+from .lanes import _bit, _data, _hidden, _int, _int64, avx512, cut
 from .words import word_type
 
 # %% ../../nbs/machine_room/18_layout.ipynb #017625bc
@@ -107,17 +106,12 @@ class Table(types.Type):
         name:str,    # of the tuple's class
         fields:tuple # name and numba's type of each
     ):
-        self.fields = dict(fields)
+        self.fields,self.places,words = dict(fields),{},0
+        for k,t in fields:
+            self.places[k] = words # where it begins in memory: a row takes two words, its address and its length
+            words += 1 + isinstance(t, types.Array)
         kinds = [t.dtype if isinstance(t, types.Array) else t for t in self.fields.values()]
         super().__init__(f'{name}({",".join(map(str, kinds))})')
-
-    def place(self, name):
-        "The number of the word in memory where field `name` begins; if there is none, how many words there are."
-        words = 0
-        for k,t in self.fields.items():
-            if k==name: break
-            words += 1 + isinstance(t, types.Array)
-        return words
 
 @register_model(Table)
 class _TableModel(models.PrimitiveModel):
@@ -136,7 +130,7 @@ def _entry(b, table, i): # word `i`
 
 @lower_getattr_generic(Table)
 def _field(ctx, b, t, table, name):
-    kind,i = t.fields[name],t.place(name)
+    kind,i = t.fields[name],t.places[name]
     v = _entry(b, table, i)
     if kind==types.boolean: return b.trunc(v, _bit)
     if not isinstance(kind, types.Array): return v
@@ -296,9 +290,7 @@ def _words(c, kind, item): # of a table, for an object of this type
     return [data, b.load(b.inttoptr(dims, _int64.as_pointer()))]
 
 def _written(b, table): # the same address, behind which the compiler cannot look: what it says has been there forever
-    f = ir.FunctionType(_int64, [_int64])
-    address = b.asm(f, '', '=r,0,~{memory}', [b.ptrtoint(table, _int64)], side_effect=True)
-    return b.inttoptr(address, table.type)
+    return b.inttoptr(_hidden(b, b.ptrtoint(table, _int64), ',~{memory}'), table.type)
 
 @unbox(Table)
 def _unbox(t, obj, c):

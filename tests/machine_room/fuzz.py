@@ -120,7 +120,7 @@ features = dict(
 
 # Channels by the type of their words. Each new number of lanes has kernels to compile: fewer of them for the tests
 widths = dict(u8=(1, 2, 3, 7, 8), u16=(9, 12, 16), u32=(17, 20, 31, 32), u64=(33, 40, 50, 63, 64, 65, 96, 128, 130))
-few_widths = dict(u8=(1, 3, 8), u64=(33,))
+few_widths = dict(u8=(1, 3, 8), u64=(33, 40, 48))
 
 class Draw:
     "What chance decides about a network."
