@@ -7,10 +7,12 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/measures.ht
 # %% auto #0
 __all__ = ['picojoules', 'check_count', 'check_confidence', 'accuracy_interval', 'paired_interval', 'Increment', 'hits',
            'disagreements', 'error_increment', 'mcnemar', 'SeedInterval', 'seed_interval', 'confusion', 'on_device',
-           'is_spikes', 'firing_rates', 'fan_out', 'synaptic_ops', 'energy', 'break_even', 'break_even_rate']
+           'is_spikes', 'firing_rates', 'spikes_per_neuron', 'fan_out', 'synaptic_ops', 'energy', 'break_even',
+           'break_even_rate']
 
 # %% ../nbs/experiment/08_measures.ipynb #6e55c14a
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -195,28 +197,56 @@ def is_spikes(
     need(torch.is_tensor(x), f'`x` is {shown(x)}', 'it must be a tensor', 'Give spikes of shape [T, B, ...].')
     return torch.equal(x.sign(), x) # -1, 0 and 1 are their own signs
 
+# %% ../nbs/experiment/08_measures.ipynb #8c0e0007
+def count_spikes(
+    model:nn.Module, # a spiking network
+    images,          # tensor [N, C, H, W], or a data set of (image, label)
+    batch_size:int,  # images at a time
+    seed:int         # of the encoder's spikes
+)->dict:             # layer: kind, steps, spikes of each neuron over all images (float64, flat; NaN for currents)
+    "Count the spikes of every neuron; raises ValueError if nothing in `model` fires."
+    found,calls = {},Counter()
+    def count(name, layer, args, y):
+        y,k = dense(y),calls[name]
+        calls[name] += 1 # a layer that stands in two places has neurons in each
+        spikes = torch.linalg.vector_norm(y, 1, (0, 1)) if is_spikes(y) else torch.full_like(y[0, 0], math.nan)
+        _,_,places = found.setdefault(name, (type(layer).__name__, len(y), {}))
+        places[k] = places.get(k, 0) + spikes.flatten().double().cpu()
+    with undisturbed(model, check_seed(seed)), watch(model, count, (Neuron, Encoder)):
+        for x in on_device(model, images, batch_size):
+            calls.clear()
+            model(x)
+    need(found, '`model` has no spiking layer', 'there must be an encoder or a neuron',
+         'An ANN has no firing rates; `synaptic_ops` counts its work.')
+    return {name: (kind, steps, torch.cat([*o.values()])) for name,(kind,steps,o) in found.items()}
+
 # %% ../nbs/experiment/08_measures.ipynb #8c0e0001
 def firing_rates(
     model:nn.Module,    # a spiking network
     images,             # tensor [N, C, H, W], or a data set of (image, label)
     batch_size:int=100, # images at a time
     seed:int=0          # of the encoder's spikes
-)->pd.DataFrame:        # a row a layer: layer, kind, neurons, spikes (per image), rate (spikes per neuron and step)
-    "Spikes of the encoder and of every layer of neurons; raises ValueError if nothing in `model` fires."
-    rows = {}
-    def count(name, layer, args, y):
-        y = dense(y)
-        r = rows.setdefault(name, dict(layer=name, kind=type(layer).__name__, neurons=0, spikes=0, rate=0))
-        r['neurons'] += y[0].numel() # once an image
-        r['spikes'] += y.count_nonzero().item() if is_spikes(y) else math.nan
-        r['steps'] = len(y)
-    with undisturbed(model, check_seed(seed)), watch(model, count, (Neuron, Encoder)):
-        for x in on_device(model, images, batch_size): model(x)
-    need(rows, '`model` has no spiking layer', 'there must be an encoder or a neuron',
-         'An ANN has no firing rates; `synaptic_ops` counts its work.')
-    table,n = pd.DataFrame(list(rows.values())), len(images)
-    rate = table.spikes/(table.neurons*table.steps)
-    return table.assign(neurons=table.neurons//n, spikes=table.spikes/n, rate=rate).drop(columns='steps')
+)->pd.DataFrame:        # a row a layer: layer, kind, neurons, spikes (per image), rate (per neuron and step), silent
+    "Spikes of the encoder and of every layer, and the share of neurons that never fire; else a ValueError."
+    found = count_spikes(model, images, batch_size, seed)
+    rows,n = [],len(images)
+    for name,(kind,steps,spikes) in found.items():
+        neurons,total = len(spikes),spikes.sum().item()
+        silent = (spikes==0).double().mean().item() if math.isfinite(total) else math.nan
+        rate = total/(n*neurons*steps)
+        rows.append(dict(layer=name, kind=kind, neurons=neurons, spikes=total/n, rate=rate, silent=silent))
+    return pd.DataFrame(rows)
+
+# %% ../nbs/experiment/08_measures.ipynb #8c0e000a
+def spikes_per_neuron(
+    model:nn.Module,    # a spiking network
+    images,             # tensor [N, C, H, W], or a data set of (image, label)
+    batch_size:int=100, # images at a time
+    seed:int=0          # of the encoder's spikes
+)->dict:                # layer: spikes of each neuron per image, float64, flat; layers of currents are left out
+    "How often every neuron fires for an image, in the mean; raises ValueError if nothing in `model` fires."
+    found = count_spikes(model, images, batch_size, seed)
+    return {name: spikes/len(images) for name,(_,_,spikes) in found.items() if not spikes.isnan().any()}
 
 # %% ../nbs/experiment/08_measures.ipynb #f358df18
 def fan_out(

@@ -612,8 +612,8 @@ def twin(
 
 # %% ../nbs/network/05_models.ipynb #b05a841c
 # torch's layers, and what takes their place over time
-over_time = {o: o for o in ('Conv2d', 'AvgPool2d', 'MaxPool2d', 'Flatten', 'Dropout', 'BatchNorm2d')}
-over_time |= dict(Dropout2d='Dropout', BatchNorm1d='BatchNorm2d')
+over_time = {o: o for o in ('Conv2d', 'AvgPool2d', 'MaxPool2d', 'Flatten', 'Dropout', 'BatchNorm2d', 'BatchNorm1d')}
+over_time |= dict(Dropout2d='Dropout')
 over_time |= dict.fromkeys(('ReLU', 'LeakyReLU', 'GELU', 'SiLU', 'ELU', 'Sigmoid', 'Tanh'), 'LIF')
 
 def _stranger(m): # a layer of torch's own that would not know what to do with time
