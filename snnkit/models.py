@@ -103,7 +103,8 @@ def pool(self:Parts, k, size=2):
     layers = {f'pool{k}': AvgPool2d(size)}
     if not self.pool_neurons: return layers
     grad = self.neuron.get('grad', 'spike_bp')
-    return layers | {f'if{k}': IF(grad='straight_through' if grad=='spike_bp' else grad)}
+    reset = 'subtract' if grad=='rate' else 'zero'
+    return layers | {f'if{k}': IF(reset=reset, grad='straight_through' if grad=='spike_bp' else grad)}
 
 # %% ../nbs/network/05_models.ipynb #82d03f5e
 @patch

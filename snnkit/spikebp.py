@@ -7,7 +7,8 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/network/spikebp.html.m
 # %% auto #0
 __all__ = ['surrogates', 'check_constant', 'check_leak', 'check_neuron', 'check_currents', 'Fire', 'atan', 'sigmoid',
            'fast_sigmoid', 'triangle', 'rectangle', 'fire', 'leak_correction', 'lif_step', 'lif_autograd',
-           'lif_forward', 'awake_steps', 'spike_bp_backward', 'surrogate_backward', 'lif', 'membrane', 'integrate']
+           'lif_forward', 'awake_steps', 'spike_bp_backward', 'surrogate_backward', 'within_range', 'rate_backward',
+           'lif', 'membrane', 'integrate']
 
 # %% ../nbs/network/03_spikebp.ipynb #100c5066
 import math
@@ -48,7 +49,12 @@ def check_neuron(
     check_number('threshold', threshold, '(0, inf)', 'Usual is 1.')
     check_choice('reset', reset, ('zero', 'subtract'))
     check_whole('refractory', refractory, 0, 'Give it in time steps.')
-    if not callable(grad): check_choice('grad', grad, ('spike_bp', 'straight_through', *surrogates))
+    if callable(grad): return
+    check_choice('grad', grad, ('spike_bp', 'straight_through', 'rate', *surrogates))
+    counts = leak==1 and reset=='subtract' and refractory==0
+    need(grad!='rate' or counts, f"`grad` is 'rate' with leak={leak}, reset={reset!r} and refractory={refractory}",
+         'only a neuron that loses nothing fires as often as its input says',
+         "Give it leak=1, reset='subtract' and refractory=0, or take another gradient.")
 
 # %% ../nbs/network/03_spikebp.ipynb #f32c2096
 def check_currents(
@@ -148,6 +154,8 @@ def lif_step(
     grad             # as for `lif`
 )->tuple:            # spikes, shape [...], and the new state
     "One step of `lif` under autograd; of 'spike_bp' the factor NG is left out, which needs the whole window."
+    need(grad!='rate', "`grad` is 'rate'", 'its gradient belongs to the whole window and not to a step',
+         'Use `lif`, or another gradient.')
     m,latest = (torch.zeros_like(x), ()) if state is None else state
     awake = 1 - sum(latest) if refractory else 1.
     bp = grad in ('spike_bp', 'straight_through')
@@ -248,6 +256,27 @@ def surrogate_backward(
         if t and reset=='zero': M *= 1-s[t-1]
     return dx*awake if refractory else dx
 
+# %% ../nbs/network/03_spikebp.ipynb #6f0a10c1
+def within_range(
+    x:torch.Tensor, # input currents, shape [T, ...]
+    threshold:float # of the neuron
+)->torch.Tensor:    # True where more input means more spikes, shape [...]
+    "Is a neuron's charge above 0 and below what it can fire away?"
+    charge = x.sum(0)
+    return (charge>0) & (charge<threshold*len(x))
+
+def rate_backward(
+    g:torch.Tensor,      # gradient of the spikes, shape [T, ...]
+    s:torch.Tensor,      # the spikes, shape [T, ...]
+    inside:torch.Tensor, # see `within_range`, shape [...]
+    threshold:float      # of the neuron
+)->torch.Tensor:         # gradient of the currents, shape [T, ...]
+    "The gradient of a spike count, the same at every step."
+    count = s.sum(0)
+    of_spikes = (g*s).sum(0)/count.clamp(min=1)
+    mean = torch.where(count>0, of_spikes, g.mean(0))
+    return (mean*inside/threshold).expand(g.shape)
+
 # %% ../nbs/network/03_spikebp.ipynb #7f78dafe
 class _LIF(Function):
     @staticmethod
@@ -255,7 +284,9 @@ class _LIF(Function):
         slope = surrogates.get(grad) if isinstance(grad, str) else grad
         full = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         s,u = lif_forward(full, leak, threshold, reset, refractory, keep=bool(slope) and ctx.needs_input_grad[0])
-        ctx.save_for_backward(s, None if u is None else slope(u.sub_(threshold)))
+        if grad=='rate': u = within_range(full, threshold)
+        elif u is not None: u = slope(u.sub_(threshold))
+        ctx.save_for_backward(s, u)
         ctx.args = leak,threshold,reset,refractory,grad
         return s.to(x.dtype)
 
@@ -266,7 +297,8 @@ class _LIF(Function):
         leak,threshold,reset,refractory,grad = ctx.args
         full = g.to(s.dtype)
         scale = leak_correction(s, leak)/threshold if grad=='spike_bp' else 1.
-        if slope is None: dx = spike_bp_backward(full, s, scale, reset, refractory)
+        if grad=='rate': dx = rate_backward(full, s, slope, threshold)
+        elif slope is None: dx = spike_bp_backward(full, s, scale, reset, refractory)
         else: dx = surrogate_backward(full, s, slope, leak, reset, refractory)
         return dx.to(g.dtype),*[None]*5
 
@@ -277,7 +309,7 @@ def lif(
     threshold:float=1.,  # spike when the membrane is above it
     reset:str='zero',    # 'zero' or 'subtract'
     refractory:int=0,    # steps of rest after a spike
-    grad='spike_bp'      # 'spike_bp', 'straight_through', a surrogate's name, or a function of `u - threshold`
+    grad='spike_bp'      # 'spike_bp', 'straight_through', 'rate', a surrogate's name, or a function of `u - threshold`
 )->torch.Tensor:         # spike train in {0, 1}, shape [T, ...]
     "Leaky integrate-and-fire neurons over a whole window; raises ValueError for options that are no neuron's."
     check_neuron(leak, threshold, reset, refractory, grad)

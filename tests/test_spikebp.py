@@ -161,3 +161,45 @@ def test_steps_are_the_window(kw, T, seed):
         s,state = lif_step(x_t, state, **kw)
         out.append(s)
     assert torch.stack(out).equal(lif(x, **kw))
+
+whole = dict(leak=1., reset='subtract')
+
+@few
+@given(st.floats(.2, 3), st.integers(1, 40), st.integers(0, 10**6))
+def test_a_rate_has_the_gradient_of_a_quantised_relu(threshold, T, seed):
+    "For a gradient that is the same at all steps: that of a ReLU which is clipped where a neuron fires at every step"
+    x = currents(T, (30,), seed)
+    g = torch.randn(30, generator=seeded('g', seed), dtype=torch.float64).expand(T, -1)
+    _,dx = gradient(lif, x, g, grad='rate', threshold=threshold, **whole)
+    charge = x.sum(0).requires_grad_()
+    (g[0]*(charge/threshold).clamp(0, T)).sum().backward()
+    assert_close(dx, charge.grad.expand_as(dx))
+
+def test_a_rate_reads_its_gradient_where_the_neuron_fired():
+    x = torch.tensor([.6, .6, .6, .1]).view(4, 1)
+    g = torch.tensor([100., 3., 100., 100.]).view(4, 1)
+    s,dx = gradient(lif, x, g, grad='rate', **whole)
+    assert s.flatten().tolist()==[0, 1, 0, 0] and dx.flatten().tolist()==[3]*4
+
+def test_a_network_learns_by_rates():
+    "A step down the gradient makes the error smaller, whoever computes, and neurons that were silent get a share"
+    torch.manual_seed(0)
+    net = lenet(num_steps=8, image_size=12, num_classes=3, grad='rate', kappa=6., **whole)
+    x,y = torch.rand(8, 1, 12, 12, generator=seeded(0)),torch.eye(3)[torch.arange(8)%3]
+    def error():
+        torch.manual_seed(1)
+        return (net(x)-y).pow(2).sum()
+    before = error()
+    before.backward()
+    with torch.no_grad():
+        for p in net.parameters(): p -= 1e-4*p.grad
+    assert error()<before
+    net.lif3.register_forward_hook(lambda m, args, s: heard.append((s.sum((0, 1)), args[0])))
+    heard = []
+    net.zero_grad()
+    error().backward()
+    silent = heard[0][0]==0
+    assert silent.any() and (net.fc1.weight.grad[silent].abs().sum(1)>0).any()
+
+def test_one_step_has_no_rate():
+    with pytest.raises(ValueError, match='whole window'): lif_autograd(torch.rand(5, 2), grad='rate', **whole)

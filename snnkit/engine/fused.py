@@ -166,6 +166,7 @@ def fused_lif(
 )->torch.Tensor:         # spike train in {0, 1}, shape [T, ...], of the dtype of `x`
     "`lif` (Lee et al. 2020) as one Triton kernel each way; raises ValueError for odd options and CPU tensors."
     check_neuron(leak, threshold, reset, refractory, grad)
+    need(grad!='rate', "`grad` is 'rate'", 'the kernels do not have it', 'Use `snnkit.spikebp.lif`.')
     _check_currents(x)
     return _Fused.apply(x, leak, threshold, reset, refractory, grad)
 
@@ -178,4 +179,5 @@ def through(
     "The road of the fused neuron."
     if not isinstance(layer, LIF) or not left_alone(layer): return None
     options = neuron_options(layer)
-    return fused_lif(dense(x), **options) if options else None
+    if options is None or options['grad']=='rate': return None
+    return fused_lif(dense(x), **options)
