@@ -37,17 +37,20 @@ from snnkit.layers import (
 def lee_init(
     model:nn.Module,                # its convolutions and linear layers are drawn anew, in place
     kappa:float=2.,                 # 2 for plain networks, 1 for residual ones
-    generator:torch.Generator=None  # source of the draws; torch's own if None
+    generator:torch.Generator=None, # source of the draws; torch's own if None
+    readout:float=1.                # factor of the last layer's weights, by which the first scores are smaller
 )->nn.Module:                       # `model`
     "Draw weights from N(0, kappa/fan-in), set biases to 0 (Lee et al. 2020); raises ValueError for other kappas."
     check_module('model', model)
     kappa = check_number('kappa', kappa, '(0, inf)', 'Lee et al. use 2, and 1 for residual networks.')
-    for m in model.modules():
-        if not isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)): continue
+    readout = check_number('readout', readout, '(0, inf)', 'Usual are 1 and 0.1.')
+    synapses = [m for m in model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))]
+    for m in synapses:
         order = torch.channels_last if m.weight.ndim==4 else torch.contiguous_format # in which the weights are drawn
         draws = torch.empty_like(m.weight, memory_format=order)
         m.weight.copy_(draws.normal_(0, math.sqrt(kappa/m.weight[0].numel()), generator=generator))
         if m.bias is not None: m.bias.zero_()
+    if synapses: synapses[-1].weight.mul_(readout)
     return model
 
 # %% ../nbs/network/05_models.ipynb #4c1be7a9
@@ -68,7 +71,7 @@ class Parts:
     "A network's recurring layers by name; what belongs to synapse `n` carries its number."
     def __init__(self,
         num_steps:int,    # time steps T
-        norm:str=None,    # between a convolution and its neurons: a name in `norms`; nothing if None
+        norm:str=None,    # between a synapse and its neurons: a name in `norms`; nothing if None
         dropout:float=0., # share of a hidden layer's neurons that is dropped in training, in [0, 1)
         pool_neurons:bool=True, # neurons behind the pools, so that these give spikes and not means of them?
         narrow_neurons:bool=False, # neurons behind inverted blocks, so that these give spikes and not currents?
@@ -80,9 +83,13 @@ class Parts:
 
     def conv(self, n, c, o, kernel, stride=1, groups=1):
         "Convolution `n` from `c` to `o` channels, and its norm."
-        layers = {f'conv{n}': Conv2d(c, o, kernel, stride, kernel//2, groups=groups, bias=False)}
-        if self.norm is None: return layers
-        return layers | {f'norm{n}': make_norm(self.norm, o, self.num_steps, self.neuron.get('threshold', 1.))}
+        return {f'conv{n}': Conv2d(c, o, kernel, stride, kernel//2, groups=groups, bias=False)} | self.between(n, o)
+
+    def between(self, n, features, flat=False):
+        "The norm behind synapse `n`, if there is any; `flat` for a linear layer."
+        if self.norm is None: return {}
+        threshold = self.neuron.get('threshold', 1.)
+        return {f'norm{n}': make_norm(self.norm, features, self.num_steps, threshold, flat)}
 
     def drop(self, n):
         "The dropout behind synapse `n`, if there is any."
@@ -116,7 +123,7 @@ def head(self:Parts,
 )->dict:            # layers by name
     "The hidden layer, the readout and the integrator."
     first = {'flatten': Flatten(), 'fc1': Linear(features, hidden, bias=False)}
-    return first | self.fire(n) | self.readout('fc2', hidden, num_classes)
+    return first | self.between(n, hidden, flat=True) | self.fire(n) | self.readout('fc2', hidden, num_classes)
 
 # %% ../nbs/network/05_models.ipynb #d0569e4f
 def first_layer(
@@ -141,6 +148,7 @@ def plain(
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
     kappa:float=2.,         # see `lee_init`
+    readout:float=1.,       # see `lee_init`
     norm:str=None,          # see `Parts`
     dropout:float=0.,       # see `Parts`
     **neuron                # `pool_neurons`, see `Parts`; all else are options of the `LIF` layers
@@ -159,7 +167,7 @@ def plain(
             layers |= part.conv(n, ch, o, kernel) | part.fire(n)
             ch = o
     layers |= part.head(n+1, ch*(image_size>>pools)**2, hidden, num_classes)
-    return lee_init(nn.Sequential(layers), kappa)
+    return lee_init(nn.Sequential(layers), kappa, readout=readout)
 
 # %% ../nbs/network/05_models.ipynb #329ec209
 def lenet(
@@ -170,13 +178,14 @@ def lenet(
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
     kappa:float=2.,         # see `lee_init`
+    readout:float=1.,       # see `lee_init`
     norm:str=None,          # see `Parts`
     dropout:float=0.,       # see `Parts`
     pretrained:str=None,    # 'digits' for the weights that come with the package
     **neuron                # `pool_neurons`, see `Parts`; all else are options of the hidden `LIF` layers
 )->nn.Sequential:           # images [B, C, H, W] -> scores [B, K]
     "The spiking LeNet 20C5-P2-50C5-P2-200-K of Lee et al. 2020, weights drawn from torch's generator, or trained ones."
-    options = dict(max_rate=max_rate, encoder=encoder, kappa=kappa, norm=norm, dropout=dropout)
+    options = dict(max_rate=max_rate, encoder=encoder, kappa=kappa, readout=readout, norm=norm, dropout=dropout)
     net = plain((20, 'P', 50, 'P'), 5, 200, num_classes, in_channels, num_steps, image_size, **options, **neuron)
     return net if pretrained is None else load_shipped(net, pretrained, 'snn')
 
@@ -191,6 +200,7 @@ def vgg(
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
     kappa:float=2.,         # see `lee_init`
+    readout:float=1.,       # see `lee_init`
     norm:str='shared',      # see `Parts`; Lee et al. have none
     dropout:float=0.,       # see `Parts`
     **neuron                # `pool_neurons`, see `Parts`; all else are options of the hidden `LIF` layers
@@ -200,7 +210,7 @@ def vgg(
     check_whole('width', width, 1, 'Lee et al. use 64.')
     plan = []
     for i in range(3): plan += [width<<i]*((depth-2+i)//3) + ['P']
-    options = dict(max_rate=max_rate, encoder=encoder, kappa=kappa, norm=norm, dropout=dropout)
+    options = dict(max_rate=max_rate, encoder=encoder, kappa=kappa, readout=readout, norm=norm, dropout=dropout)
     return plain(plan, 3, 16*width, num_classes, in_channels, num_steps, image_size, **options, **neuron)
 
 # %% ../nbs/network/05_models.ipynb #94a3f5c8
@@ -237,6 +247,7 @@ def resnet(
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
     kappa:float=1.,         # see `lee_init`
+    readout:float=1.,       # see `lee_init`
     norm:str='shared',      # see `Parts`; none on the shortcuts; Lee et al. have none
     dropout:float=0.,       # see `Parts`
     **neuron                # `pool_neurons`, see `Parts`; all else are options of the hidden `LIF` layers
@@ -255,7 +266,7 @@ def resnet(
         layers |= part.block(i, 2*i, ch, multiple*width, stride)
         ch,size = multiple*width,-(-size//stride)
     layers |= part.head(2*len(blocks)+2, ch*size**2, 16*width, num_classes)
-    return lee_init(nn.Sequential(layers), kappa)
+    return lee_init(nn.Sequential(layers), kappa, readout=readout)
 
 # %% ../nbs/network/05_models.ipynb #60f3b9d1
 @delegates(resnet, but='blocks')
@@ -331,6 +342,7 @@ def efficientnet(
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
     kappa:float=1.,         # see `lee_init`
+    readout:float=1.,       # see `lee_init`
     norm:str='shared',      # see `Parts`
     dropout:float=0.,       # see `Parts`
     **neuron                # `pool_neurons` and `narrow_neurons`, see `Parts`; all else as `LIF` has it
@@ -348,7 +360,7 @@ def efficientnet(
         stride,n = stride*s,n+2+(expand>1)
     layers |= part.conv(n, o, 4*o, 1) | part.fire(n) | part.pool(1, -(-image_size//stride))
     layers |= dict(flatten=Flatten()) | part.readout('fc', 4*o, num_classes)
-    return lee_init(nn.Sequential(layers), kappa)
+    return lee_init(nn.Sequential(layers), kappa, readout=readout)
 
 # %% ../nbs/network/05_models.ipynb #5e7f81bc
 def find_factor(
