@@ -15,6 +15,7 @@ import inspect, json, math, os, shutil, time, warnings
 from contextlib import contextmanager
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from threading import Lock
@@ -34,13 +35,16 @@ from .encoding import Direct
 from .layers import LIF, found, roads, use
 from .models import calibrate, models, twin
 from .data import Augmented, Data, augmentations, evenly, load, named
-from .training import evaluate, first_batch, fit, read_tensors, save_weights, set_seed, show_where
+from snnkit.training import (
+    TET, Distilled, Objective, cross_entropy, evaluate, first_batch, fit, load_weights, read_tensors, save_weights, set_seed,
+    show_where
+)
 from snnkit.measures import (
     accuracy_interval, energy, error_increment, firing_rates, mcnemar, seed_interval, synaptic_ops
 )
 from snnkit.store import (
     Config, Store, as_store, check_paths, config_of, describe, finite, is_path, key, losses, pack, provenance, resolve,
-    results_home, unpack
+    results_home, schedules, unpack
 )
 
 # %% ../nbs/experiment/11_experiments.ipynb #7d41e0c6
@@ -90,11 +94,12 @@ def model_arguments(
     need(h==w or is_path(config.model), found, 'the models take squares', 'Load them with `size=`.')
     shape = dict(num_classes=data.num_classes, in_channels=data.in_channels, image_size=h if h==w else (h, w))
     encoder = Direct(config.num_steps) if config.encoder=='direct' else None
-    more = dict(num_steps=config.num_steps, norm=config.norm, dropout=config.dropout, grad=config.grad, encoder=encoder)
-    return shape | more
+    more = {k: getattr(config, k) for k in ('num_steps', 'norm', 'dropout', 'grad', 'readout', 'norm_head')}
+    return shape | more | dict(encoder=encoder)
 
 # what a model need not take if it is so
-left_out = dict(num_steps=Config.num_steps, norm=None, dropout=0., grad=Config.grad, encoder=None)
+left_out = dict(num_steps=Config.num_steps, norm=None, dropout=0., grad=Config.grad, encoder=None,
+                readout=Config.readout, norm_head=Config.norm_head)
 
 # %% ../nbs/experiment/11_experiments.ipynb #8c07b5d2
 def network(
@@ -114,7 +119,7 @@ def network(
         raise ValueError(f'`options` is {config.options}: {e}. {mend}') from e
     found = f'`model` is {config.model!r}, which gives a {type(net).__name__}'
     need(isinstance(net, torch.nn.Module), found, 'it must give a module', 'Return the network.')
-    if config.calibrate: calibrate(net, first_batch(data.train, 64)[0], fresh=True)
+    if config.calibrate: calibrate(net, first_batch(data.train, 64)[0], fresh=True, readout=config.readout)
     return twin(net) if config.ann else net
 
 # %% ../nbs/experiment/11_experiments.ipynb #cdb4defb
@@ -133,14 +138,15 @@ def count(
     net,       # a trained network
     images,    # data set of (image, label)
     spiking:bool # does it fire?
-)->dict:       # parameters, spikes, rates, operations and energy per image
+)->dict:       # parameters, spikes, rates, shares of silent neurons, operations and energy per image
     "What `net` costs for an image."
     ops = synaptic_ops(net, images)
     out = dict(parameters=sum(p.numel() for p in net.parameters()), energy=float(energy(ops).sum()),
                operations={r.layer: [r.operation, r.effective, r.dense] for r in ops.itertuples()})
     if not spiking: return out
     r = firing_rates(net, images).dropna() # a layer that gives numbers does not fire
-    return out | dict(spikes=float(r.spikes.sum()), rates=dict(zip(r.layer, r.rate)))
+    by_layer = {name: dict(zip(r.layer, r[column])) for name,column in dict(rates='rate', silent='silent').items()}
+    return out | dict(spikes=float(r.spikes.sum())) | by_layer
 
 def answers(
     net,      # a trained network
@@ -186,17 +192,51 @@ def clock(
     with atomic(file) as new: new.write_text(json.dumps([past, now]))
     return now-past
 
+# %% ../nbs/experiment/11_experiments.ipynb #0b1ec712
+its_twin = dict(ann=True, distill=0.) # what makes of a configuration that of its twin
+
+def objective(
+    config:Config, # of a run
+    teacher=None   # trained twin, or None
+)->Objective:      # what its training makes small
+    "The loss of a run, smoothed and distilled as it says."
+    loss = resolve('loss', config.loss, losses)
+    soft = partial(cross_entropy, smoothing=config.smoothing) if config.smoothing else cross_entropy
+    if loss is TET: return TET(soft)
+    if loss is cross_entropy: loss = soft
+    return Objective(loss) if teacher is None else Distilled(teacher, loss, config.distill)
+
+def teacher_for(
+    config:Config, # of a run
+    store:Store,   # where the teacher's record goes
+    name:str,      # of the file there
+    root,          # folder of the data sets, see `load`
+    quiet:bool     # show nothing?
+):                 # the trained twin, or None if the run has no teacher
+    "Train the twin that a run learns from, or load its weights."
+    if not config.distill: return None
+    c = replace(config, **its_twin)
+    file = cache_home()/'teachers'/f'{key(c)}.safetensors'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    run(c, store, name, root=root, quiet=quiet, weights=file)
+    net = network(c, data_for(c, root))
+    load_weights(net, file)
+    return net
+
+# %% ../nbs/experiment/11_experiments.ipynb #0b1ec713
 def learn(
     net,           # network of a run, trained in place
     data:Data,     # to train on
     config:Config, # of the run
-    quiet:bool     # show nothing?
+    quiet:bool,    # show nothing?
+    teacher=None   # trained twin, or None
 ):                 # the `Run` of `fit`
     "Train, or go on with a training; raises KeyboardInterrupt if it was stopped."
     home = workplace(config)
     begun = any(home.glob('*.safetensors'))
-    more = {} if config.loss==Config.loss else dict(loss=resolve('loss', config.loss, losses))
     settings = config.epochs,config.batch_size,config.lr,config.seed
+    more = dict(loss=objective(config, teacher), schedule=resolve('schedule', config.schedule, schedules))
+    if config.weight_decay: more['opt'] = partial(torch.optim.AdamW, fused=True, weight_decay=config.weight_decay)
     try: t = fit(net, data, *settings, home, resume=True, quiet=quiet, **more)
     except ValueError as e:
         if not begun: raise
@@ -209,13 +249,14 @@ def train(
     config:Config,   # of the run
     root=None,       # folder of the data sets, see `load`
     quiet:bool=False,# show nothing?
-    weights=None     # file in which to keep the trained weights
+    weights=None,    # file in which to keep the trained weights
+    teacher=None     # trained twin to learn from, or None
 )->dict:             # the record
     "Train and measure; raises KeyboardInterrupt if it was stopped, and goes on when called again."
     data = data_for(config, root)
     net = network(config, data)
     start = clock(workplace(config))
-    t = learn(net, data, config, quiet)
+    t = learn(net, data, config, quiet, teacher)
     if weights: save_weights(net, Path(weights), config=asdict(config))
     some = counted(data.test)
     images = dict(train=len(data.train), valid=len(data.valid), test=len(data.test), counted=len(some))
@@ -288,10 +329,11 @@ def run(
     def known(): return None if to_make else kept(config, store.read(), root)
     if old := known(): return old
     check_paths(config)
+    teacher = teacher_for(config, store, name, root, quiet)
     with alone(config):
         if old := known(): return old
         if fresh: shutil.rmtree(workplace(config), ignore_errors=True)
-        with steady(config.threads): record = train(config, root, quiet, weights)
+        with steady(config.threads): record = train(config, root, quiet, weights, teacher)
         store.add(record, name)
         shutil.rmtree(workplace(config), ignore_errors=True)
     return record
@@ -365,8 +407,8 @@ def check_configs(
 def of_ones_own(
     config:Config # of a run
 )->bool:          # does it name something by an import path?
-    "Does `config` name a model, data, a loss or an augmentation of one's own?"
-    return any(is_path(o) for o in (config.model, config.data, config.loss, config.augment))
+    "Does `config` name a model, data, a loss, a schedule or an augmentation of one's own?"
+    return any(is_path(o) for o in (config.model, config.data, config.loss, config.augment, config.schedule))
 
 def renew_processes():
     "End the processes that joblib has kept, so that the next call begins with new ones."
@@ -422,7 +464,7 @@ def with_twins(
     configs:list # of spiking networks
 )->list:         # twice as many
     "Each of `configs`, followed by its ANN twin."
-    return [replace(c, ann=o) for c in check_configs(configs) for o in (False, True)]
+    return [o for c in check_configs(configs) for o in (c, replace(c, **its_twin))]
 
 # %% ../nbs/experiment/11_experiments.ipynb #a3c7f1e5
 def grid(
@@ -560,7 +602,7 @@ def paired(
     name:str     # of the network, for messages
 )->list:         # of pairs: its record and its twin's
     "Each run beside its twin; raises ValueError if a twin is missing or saw other images."
-    pairs = [(r, by.get(key(config_of(r, ann=True)))) for r in rs]
+    pairs = [(r, by.get(key(config_of(r, **its_twin)))) for r in rs]
     mend = 'Use `run_all(with_twins(configs))`.'
     need(all(t for _,t in pairs), f'{name} has no twin among the records', 'each needs one', mend)
     same = all(s['split']==t['split'] for s,t in pairs)

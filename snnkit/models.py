@@ -75,11 +75,12 @@ class Parts:
         dropout:float=0., # share of a hidden layer's neurons that is dropped in training, in [0, 1)
         pool_neurons:bool=True, # neurons behind the pools, so that these give spikes and not means of them?
         narrow_neurons:bool=False, # neurons behind inverted blocks, so that these give spikes and not currents?
+        norm_head:bool=True, # the norm behind the hidden linear layer too?
         **neuron          # options of the `LIF` layers
     ):
         self.num_steps,self.norm,self.neuron = num_steps,norm,neuron
         self.dropout = check_dropout(dropout)
-        self.pool_neurons,self.narrow_neurons = pool_neurons,narrow_neurons
+        self.pool_neurons,self.narrow_neurons,self.norm_head = pool_neurons,narrow_neurons,norm_head
 
     def conv(self, n, c, o, kernel, stride=1, groups=1):
         "Convolution `n` from `c` to `o` channels, and its norm."
@@ -122,8 +123,9 @@ def head(self:Parts,
     num_classes:int # outputs K
 )->dict:            # layers by name
     "The hidden layer, the readout and the integrator."
-    first = {'flatten': Flatten(), 'fc1': Linear(features, hidden, bias=False)}
-    return first | self.between(n, hidden, flat=True) | self.fire(n) | self.readout('fc2', hidden, num_classes)
+    layers = {'flatten': Flatten(), 'fc1': Linear(features, hidden, bias=False)}
+    if self.norm_head: layers |= self.between(n, hidden, flat=True)
+    return layers | self.fire(n) | self.readout('fc2', hidden, num_classes)
 
 # %% ../nbs/network/05_models.ipynb #d0569e4f
 def first_layer(
@@ -148,7 +150,7 @@ def plain(
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
     kappa:float=2.,         # see `lee_init`
-    readout:float=1.,       # see `lee_init`
+    readout:float=.1,       # see `lee_init`; Lee et al. have 1
     norm:str=None,          # see `Parts`
     dropout:float=0.,       # see `Parts`
     **neuron                # `pool_neurons`, see `Parts`; all else are options of the `LIF` layers
@@ -178,7 +180,7 @@ def lenet(
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
     kappa:float=2.,         # see `lee_init`
-    readout:float=1.,       # see `lee_init`
+    readout:float=.1,       # see `lee_init`; Lee et al. have 1
     norm:str=None,          # see `Parts`
     dropout:float=0.,       # see `Parts`
     pretrained:str=None,    # 'digits' for the weights that come with the package
@@ -200,7 +202,7 @@ def vgg(
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
     kappa:float=2.,         # see `lee_init`
-    readout:float=1.,       # see `lee_init`
+    readout:float=.1,       # see `lee_init`; Lee et al. have 1
     norm:str='shared',      # see `Parts`; Lee et al. have none
     dropout:float=0.,       # see `Parts`
     **neuron                # `pool_neurons`, see `Parts`; all else are options of the hidden `LIF` layers
@@ -247,7 +249,7 @@ def resnet(
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
     kappa:float=1.,         # see `lee_init`
-    readout:float=1.,       # see `lee_init`
+    readout:float=.1,       # see `lee_init`; Lee et al. have 1
     norm:str='shared',      # see `Parts`; none on the shortcuts; Lee et al. have none
     dropout:float=0.,       # see `Parts`
     **neuron                # `pool_neurons`, see `Parts`; all else are options of the hidden `LIF` layers
@@ -342,7 +344,7 @@ def efficientnet(
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
     kappa:float=1.,         # see `lee_init`
-    readout:float=1.,       # see `lee_init`
+    readout:float=.1,       # see `lee_init`; Lee et al. have 1
     norm:str='shared',      # see `Parts`
     dropout:float=0.,       # see `Parts`
     **neuron                # `pool_neurons` and `narrow_neurons`, see `Parts`; all else as `LIF` has it
@@ -523,14 +525,15 @@ def neuron_rates(
 @torch.no_grad()
 def start_fresh(
     model:nn.Module, # a spiking network; changed in place
-    scaled:set       # names of the parameters that neurons' rates decide
+    scaled:set,      # names of the parameters that neurons' rates decide
+    readout:float    # factor of all others
 ):
-    "Set the biases of synapses to 0, and the weights that no rate decides to the size of `lee_init`."
+    "Set the biases of synapses to 0, and the weights that no rate decides to the size of `lee_init`, times `readout`."
     for name,m in model.named_modules():
         if not isinstance(m, (nn.Conv2d, nn.Linear)) or not isinstance(m.weight, nn.Parameter): continue
         if m.bias is not None: m.bias.zero_()
         size = m.weight.std()
-        if f'{name}.weight' not in scaled and size>0: m.weight.mul_(math.sqrt(2/m.weight[0].numel())/size)
+        if f'{name}.weight' not in scaled and size>0: m.weight.mul_(readout*math.sqrt(2/m.weight[0].numel())/size)
 
 # %% ../nbs/network/05_models.ipynb #b61f20d5
 @torch.no_grad()
@@ -539,14 +542,16 @@ def calibrate(
     x:torch.Tensor,  # some images like those it will see, [B, C, H, W], or spike trains if it has no encoder
     rate:float=.05,  # firing rate wanted of every layer of neurons, spikes per neuron and step, in (0, 1)
     seed:int=0,      # of the encoder's spikes and of dropout
-    fresh:bool=False # has it not learned yet? Then biases become 0, and the readout as large as `lee_init` draws it
+    fresh:bool=False, # has it not learned yet? Then biases become 0, and the readout as large as `lee_init` draws it
+    readout:float=.1 # of a fresh network, see `lee_init`
 )->object:           # pandas data frame, a row a layer: layer, before and after (spikes per neuron and step)
     "Scale weights so that every layer of neurons fires at `rate` on `x`; raises ValueError for a rate out of reach."
     import pandas as pd
+    readout = check_number('readout', readout, '(0, inf)', 'Usual are 1 and 0.1.')
     rate = check_number('rate', rate, '(0, 1)', 'It must be above 0 and below 1: usual are 0.02 to 0.2 spikes a step.')
     found,before = makers(model, x, seed),neuron_rates(model, x, seed)
     trial = copy.deepcopy(model)
-    if fresh: start_fresh(trial, {n for source in found.values() for n in source.weights})
+    if fresh: start_fresh(trial, {n for source in found.values() for n in source.weights}, readout)
     for name,source in found.items(): fit_layer(trial, name, source, x, rate, seed)
     after = neuron_rates(trial, x, seed)
     for n in found:
@@ -579,12 +584,13 @@ def takes_trains(
     return readout and not any(isinstance(m, Encoder) for m in layers)
 
 def fresh_weights(
-    model:nn.Module # a conventional network; changed in place
-)->nn.Module:       # `model`
+    model:nn.Module, # a conventional network; changed in place
+    readout:float=.1 # see `lee_init`
+)->nn.Module:        # `model`
     "Draw all weights anew: `lee_init`, which is He's rule, for synapses, torch's start for everything else."
     for m in model.modules():
         if hasattr(m, 'reset_parameters'): m.reset_parameters()
-    return lee_init(model)
+    return lee_init(model, readout=readout)
 
 # %% ../nbs/network/05_models.ipynb #aa458dde
 def replaced(

@@ -32,20 +32,51 @@ def record(tmp_path_factory):
     dict(lr='1e-3'), dict(lr=True), dict(lr=float('nan')), dict(dropout='a'), dict(grad=len), dict(grad=None), dict(options=None), dict(options=3), dict(options=dict(leak=float('nan'))),
     dict(data=None), dict(data=3), dict(part=0), dict(part='all'), dict(part=True), dict(fold=5), dict(fold=-1), dict(folds=1), dict(model=None), dict(model=len), dict(model='nowhere.nets:mine'),
     dict(model='snnkit.models:nothing'), dict(model='snnkit.models:models'), dict(model='__main__:mine'), dict(ann=1), dict(ann=None), dict(augment=3), dict(norm=[]), dict(loss='hinge'), dict(loss=None),
-    dict(loss='nowhere:loss'), dict(calibrate='yes'), dict(seed=None), dict(seed=2**32), dict(epochs=True), dict(epochs='4'), dict(threads=None), dict(options=dict(widths={1})), dict(options=dict(norm='shared')), dict(options=dict(num_classes=3))])
+    dict(loss='nowhere:loss'), dict(calibrate='yes'), dict(seed=None), dict(seed=2**32), dict(epochs=True), dict(epochs='4'), dict(threads=None), dict(options=dict(widths={1})), dict(options=dict(norm='shared')), dict(options=dict(num_classes=3)),
+    dict(readout=0.), dict(norm_head=1), dict(smoothing=1., loss='tet'), dict(smoothing=.1), dict(distill=2.), dict(distill=.5, ann=True), dict(distill=.5, loss='tet'), dict(weight_decay=-1.), dict(schedule='step')])
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match=f'`{next(iter(wrong))}`'): Config(**wrong)
 
 def test_every_field_counts():
     other = dict(data='MNIST', part=1, fold=0, folds=3, model='vgg', options=dict(depth=5), ann=True, norm='shared', dropout=.1, augment='shift', encoder='direct', grad='atan',
-                 num_steps=1, epochs=1, batch_size=1, lr=.1, seed=1, threads=2, loss='cross_entropy', calibrate=True)
+                 num_steps=1, epochs=1, batch_size=1, lr=.1, seed=1, threads=2, loss='cross_entropy', calibrate=True, readout=2., norm_head=False, smoothing=.2, distill=.3, weight_decay=.1, schedule='warm_cosine')
     assert other.keys()==asdict(Config()).keys()
-    assert len({key(Config(**{k: v})) for k,v in other.items()} | {key(Config())})==len(other)+1
+    def at(k): return Config(**{k: other[k]} | (dict(loss='tet') if k=='smoothing' else {}))
+    assert len({key(at(k)) for k in other} | {key(Config())})==len(other)+1
 
 def test_options_reach_the_model():
     c = replace(tiny, model='vgg', options=dict(depth=5, width=4)); d = E.data_for(c)
     assert E.network(c, d).conv1.out_channels==4
     with pytest.raises(ValueError, match='`options`.*breadth'): E.network(replace(c, options=dict(breadth=4)), d)
+
+@pytest.mark.parametrize('changes', [dict(readout=1.), dict(norm='shared', norm_head=False)], ids=str)
+def test_how_a_network_begins(changes):
+    c = replace(tiny, **changes); d = E.data_for(c)
+    new,old = E.network(replace(c, readout=.1, norm_head=True), d),E.network(c, d)
+    if 'readout' in changes: assert old.fc2.weight.mul(.1).equal(new.fc2.weight) and old.fc1.weight.equal(new.fc1.weight)
+    else: assert hasattr(new, 'norm3') and hasattr(old, 'norm2') and not hasattr(old, 'norm3')
+
+def test_a_run_learns_from_its_twin(tmp_path, monkeypatch):
+    "Its teacher is trained first, and kept for the next run that asks for it."
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    c = replace(tiny, loss='cross_entropy', smoothing=.1, distill=.5, weight_decay=.01, schedule='warm_cosine')
+    store = Store(tmp_path/'r')
+    r = E.run(c, store, quiet=True)
+    made = store.read()
+    assert made.keys()=={key(c), key(replace(c, ann=True, distill=0.))} and len(E.increments([*made.values()]))==1
+    teacher, = (tmp_path/'cache').rglob('teachers/*.safetensors')
+    before = teacher.stat().st_mtime_ns
+    again = E.run(replace(c, distill=.25), store, quiet=True)
+    assert teacher.stat().st_mtime_ns==before and again['history']!=r['history']
+    assert r['silent'].keys()==r['rates'].keys() and all(0<=o<=1 for o in r['silent'].values())
+
+def test_every_step_is_judged(tmp_path):
+    "By TET; for the twin, which has no steps, it is the loss itself."
+    c = replace(tiny, loss='tet')
+    r,same = (E.run(o, Store(tmp_path), quiet=True) for o in (c, replace(c, loss='cross_entropy')))
+    assert r['history']!=same['history']
+    r,same = (E.run(replace(o, ann=True), Store(tmp_path), quiet=True) for o in (c, replace(c, loss='cross_entropy')))
+    assert r['history']==same['history']
 
 def test_what_means_the_same_is_the_same():
     for name,usual in {'mnist': 'MNIST', 'fashion-mnist': 'FashionMNIST', 'Digits': 'digits', 'cifar10 jpeg': 'CIFAR10-JPEG'}.items():
