@@ -155,7 +155,7 @@ def compare(
         d = load(data, root, seed=seed)
         acc.print(d)
         snn = network(Config(model=model, norm=chosen_norm(norm, model), num_steps=num_steps, seed=seed), d)
-        nets,runs,answers = dict(SNN=snn, ANN=twin(snn)),{},{}
+        nets,runs,answers = dict(SNN=snn, ANN=twin(snn, readout=.1)),{},{}
         for n,net in nets.items():
             acc.print(f'\n{n}')
             runs[n] = fit(net, d, epochs, batch_size, lr, seed, out/n.lower(), resume, accelerator=acc)

@@ -40,7 +40,7 @@ from snnkit.training import (
     show_where
 )
 from snnkit.measures import (
-    accuracy_interval, energy, error_increment, firing_rates, mcnemar, seed_interval, synaptic_ops
+    accuracy_interval, energy, error_increment, firing_rates, mcnemar, seed_interval, synaptic_ops, ways
 )
 from snnkit.store import (
     Config, Store, as_store, check_paths, config_of, describe, finite, is_path, key, losses, pack, provenance, resolve,
@@ -94,12 +94,12 @@ def model_arguments(
     need(h==w or is_path(config.model), found, 'the models take squares', 'Load them with `size=`.')
     shape = dict(num_classes=data.num_classes, in_channels=data.in_channels, image_size=h if h==w else (h, w))
     encoder = Direct(config.num_steps) if config.encoder=='direct' else None
-    more = {k: getattr(config, k) for k in ('num_steps', 'norm', 'dropout', 'grad', 'readout', 'norm_head')}
-    return shape | more | dict(encoder=encoder)
+    more = {k: getattr(config, k) for k in ('num_steps', 'norm', 'dropout', 'grad', 'norm_head')}
+    return shape | more | dict(encoder=encoder, readout=config.readout or 1.)
 
 # what a model need not take if it is so
 left_out = dict(num_steps=Config.num_steps, norm=None, dropout=0., grad=Config.grad, encoder=None,
-                readout=Config.readout, norm_head=Config.norm_head)
+                readout=1., norm_head=Config.norm_head)
 
 # %% ../nbs/experiment/11_experiments.ipynb #8c07b5d2
 def network(
@@ -119,8 +119,8 @@ def network(
         raise ValueError(f'`options` is {config.options}: {e}. {mend}') from e
     found = f'`model` is {config.model!r}, which gives a {type(net).__name__}'
     need(isinstance(net, torch.nn.Module), found, 'it must give a module', 'Return the network.')
-    if config.calibrate: calibrate(net, first_batch(data.train, 64)[0], fresh=True, readout=config.readout)
-    return twin(net) if config.ann else net
+    if config.calibrate: calibrate(net, first_batch(data.train, 64)[0], fresh=True)
+    return twin(net, readout=1. if config.readout else .1) if config.ann else net
 
 # %% ../nbs/experiment/11_experiments.ipynb #cdb4defb
 def counted(
@@ -142,6 +142,7 @@ def count(
     "What `net` costs for an image."
     ops = synaptic_ops(net, images)
     out = dict(parameters=sum(p.numel() for p in net.parameters()), energy=float(energy(ops).sum()),
+               energies={o: float(energy(ops, o).sum()) for o in ways},
                operations={r.layer: [r.operation, r.effective, r.dense] for r in ops.itertuples()})
     if not spiking: return out
     r = firing_rates(net, images).dropna() # a layer that gives numbers does not fire

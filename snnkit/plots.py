@@ -361,7 +361,7 @@ class ResultTable:
         top = pd.DataFrame({'': values, interval: intervals, 'parameters': counts}, a.index)
         below = pd.DataFrame({
             'kind': l.kind, 'neurons': l.neurons.map('{:,}'.format), 'spikes per image': l.spikes.map('{:,.1f}'.format),
-            'rate (spikes per neuron and step)': l.rate.map('{:.4f}'.format),
+            'per neuron and step': l.rate.map('{:.4f}'.format),
             'never fire': l.silent.map('{:.1%}'.format)})
         title = f'An SNN and its ANN twin on the same {self.images:,} test images'
         return f'{title}\n\n{top}\n\nWhat fires in the SNN\n\n{below.to_string(index_names=False)}'

@@ -67,7 +67,7 @@ class Config:
     threads:int=1         # of torch
     loss:str=later('squared_error') # 'squared_error', 'cross_entropy' or 'tet', or an import path
     calibrate:bool=later(False)     # scale the first weights so that every layer fires? see `snnkit.models.calibrate`
-    readout:float=later(.1, 1.)     # factor of the readout's first weights, see `lee_init`
+    readout:float=later(None, 1.)   # factor of the readout's first weights; if None, 1 for a spiking network, .1 for a twin
     norm_head:bool=later(True, False) # the norm behind the hidden linear layer too?
     smoothing:float=later(0.)       # share of the label that is spread over all classes, see `cross_entropy`
     distill:float=later(0.)         # share of the trained twin's answers in the error, see `Distilled`
@@ -105,6 +105,7 @@ def tidied(
     counts = dict(folds=(2, 'Usual is 5.'), epochs=(1, 'Usual are 1 to 30.'), batch_size=(1, 'Usual are 16 to 128.'),
                   num_steps=(1, 'Usual are 10 to 100.'), threads=(1, 'Usual is 1.'))
     out = {k: check_whole(k, getattr(c, k), low, mend) for k,(low,mend) in counts.items()}
+    if c.readout is not None: out['readout'] = check_number('readout', c.readout, '(0, inf)', 'Usual are 1 and 0.1.')
     if c.part is not None: out['part'] = check_whole('part', c.part, 1, 'None takes all images.')
     if c.fold is not None: out['fold'] = check_whole('fold', c.fold, 0, 'Folds count from 0.', out['folds']-1)
     ok = isinstance(c.data, (str, os.PathLike))
@@ -114,7 +115,6 @@ def tidied(
         ann=flag('ann', c.ann), calibrate=flag('calibrate', c.calibrate), norm_head=flag('norm_head', c.norm_head),
         dropout=check_number('dropout', c.dropout, '[0, 1)', 'Lee et al. use 0.2 for VGG9.'),
         lr=check_number('lr', c.lr, '(0, inf)', 'Usual for Adam is 1e-3.'),
-        readout=check_number('readout', c.readout, '(0, inf)', 'Usual are 1 and 0.1.'),
         smoothing=check_number('smoothing', c.smoothing, '[0, 1)', 'Usual is 0.1.'),
         distill=check_number('distill', c.distill, '[0, 1]', 'Usual is 0.5.'),
         weight_decay=check_number('weight_decay', c.weight_decay, '[0, inf)', 'Usual are 1e-4 to 1e-2.'))

@@ -54,7 +54,7 @@ def test_train_writes_what_it_did_and_resumes(folder, tmp_path):
 
 def test_compare_prints_and_saves_table_and_pictures(folder, tmp_path):
     text = call('snnkit-compare', '--data', folder, '--num-steps', 5, '--epochs', 1, '--out', tmp_path)
-    for o in ('SNN accuracy', 'ANN accuracy', 'error increment', '95 % interval', 'parameters', 'spikes per image', 'rate', 'lif3'): assert o in text
+    for o in ('SNN accuracy', 'ANN accuracy', 'error increment', '95 % interval', 'parameters', 'spikes per image', 'per neuron and step', 'never fire', 'lif3'): assert o in text
     assert (tmp_path/'table.txt').read_text().strip() in text
     for o in ('spike_train', 'rasters', 'membranes', 'curves', 'mistakes', 'confusion'):
         pic = Image.open(tmp_path/f'{o}.png').convert('L')

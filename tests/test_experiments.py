@@ -52,8 +52,9 @@ def test_options_reach_the_model():
 @pytest.mark.parametrize('changes', [dict(readout=1.), dict(norm='shared', norm_head=False)], ids=str)
 def test_how_a_network_begins(changes):
     c = replace(tiny, **changes); d = E.data_for(c)
-    new,old = E.network(replace(c, readout=.1, norm_head=True), d),E.network(c, d)
-    if 'readout' in changes: assert old.fc2.weight.mul(.1).equal(new.fc2.weight) and old.fc1.weight.equal(new.fc1.weight)
+    new,old = E.network(replace(c, readout=None, norm_head=True), d),E.network(c, d)
+    ann,old_ann = (E.network(replace(o, ann=True), d) for o in (replace(c, readout=None), c))
+    if 'readout' in changes: assert new.fc2.weight.equal(old.fc2.weight) and ann.fc2.weight.equal(.1*old_ann.fc2.weight) and old_ann.fc2.weight.equal(old.fc2.weight)
     else: assert hasattr(new, 'norm3') and hasattr(old, 'norm2') and not hasattr(old, 'norm3')
 
 def test_a_run_learns_from_its_twin(tmp_path, monkeypatch):

@@ -94,7 +94,8 @@ def test_names_of_plain_nets():
     assert list(dict(vgg9(norm=None).named_children()))==('encoder conv1 lif1 conv2 lif2 pool1 if1 conv3 lif3 conv4 lif4 pool2 if2 conv5 lif5 conv6 lif6 conv7 lif7 pool3 if3 '
                                                  'flatten fc1 lif8 fc2 readout').split()
     full = list(dict(lenet(norm='shared', dropout=.1).named_children()))
-    assert full=='encoder conv1 norm1 lif1 drop1 pool1 if1 conv2 norm2 lif2 drop2 pool2 if2 flatten fc1 lif3 drop3 fc2 readout'.split()
+    assert full=='encoder conv1 norm1 lif1 drop1 pool1 if1 conv2 norm2 lif2 drop2 pool2 if2 flatten fc1 norm3 lif3 drop3 fc2 readout'.split()
+    assert [*lenet(norm='shared', norm_head=False)._modules]==[o for o in lenet(norm='shared')._modules if o!='norm3']
 
 def test_names_of_efficientnet():
     net = efficientnet(.01, .3, norm='shared', dropout=.1, narrow_neurons=True)
@@ -114,7 +115,7 @@ def test_between_efficientnets_blocks_go_currents_or_spikes():
 
 def test_names_of_residual_nets():
     net = resnet9(width=2, norm='shared', dropout=.25)
-    assert list(dict(net.named_children()))==('encoder conv1 norm1 lif1 drop1 pool1 if1 block1 drop3 block2 drop5 block3 drop7 flatten fc1 lif8 drop8 fc2 readout').split()
+    assert list(dict(net.named_children()))==('encoder conv1 norm1 lif1 drop1 pool1 if1 block1 drop3 block2 drop5 block3 drop7 flatten fc1 norm8 lif8 drop8 fc2 readout').split()
     assert list(dict(net.block2.body.named_children()))=='conv4 norm4 lif4 drop4 conv5 norm5'.split()
     assert {m.p for m in net.modules() if isinstance(m, Dropout)}=={.25}
     assert [n for n,_ in resnet11(width=2).named_parameters() if 'shortcut' in n]==[f'block{i}.shortcut.weight' for i in (1, 2, 3)]
@@ -140,6 +141,18 @@ def test_weights_are_drawn_with_the_nets_kappa(name):
     for m in net.modules():
         if isinstance(m, (Conv2d, Linear)) and m.weight.numel()>4000:
             assert m.weight.std().item()==pytest.approx(((2 if 'vgg' in name else 1)/m.weight[0].numel())**.5, rel=.05)
+
+@pytest.mark.parametrize('name', models)
+def test_first_scores_may_be_small(name):
+    "Of the network and of its twin: the last layer alone is smaller"
+    kind = dict(width=.1, depth=.3) if name=='efficientnet' else {} if name=='lenet' else dict(width=2)
+    torch.manual_seed(1); net = build(name, **kind)
+    torch.manual_seed(1); small = build(name, readout=.1, **kind)
+    for other,twins in ((small, False), (twin(net, readout=.1), True)):
+        weights = [*(twin(net) if twins else net).parameters()]
+        assert all(p.equal(q) for p,q in zip(weights[:-1], other.parameters())) and [*other.parameters()][-1].equal(.1*weights[-1])
+    with pytest.raises(ValueError, match='`readout` is 0'): twin(net, readout=0)
+    with pytest.raises(ValueError, match='`readout` is -1'): build(name, readout=-1, **kind)
 
 def test_options_arrive():
     net = resnet9(width=2, leak=.9, threshold=.7, refractory=1, grad='atan', norm='threshold')
@@ -209,7 +222,7 @@ def test_calibration_scales_and_does_nothing_else():
     for (n,p),q in zip(net.named_parameters(), old.parameters()):
         f = p.norm()/q.norm() if q.any() else torch.tensor(1.)
         assert torch.allclose(p, f*q, rtol=1e-5), n
-        scaled = n.split('.')[-2] in ('norm1', 'norm2', 'norm3', 'norm4', 'norm5', 'norm6', 'norm7', 'norm8', 'norm9', 'fc1', 'shortcut') and q.any()
+        scaled = n.split('.')[-2] in ('norm1', 'norm2', 'norm3', 'norm4', 'norm5', 'norm6', 'norm7', 'norm8', 'norm9', 'norm10', 'shortcut') and q.any()
         assert (f!=1)==bool(scaled), n # neither convolutions before a norm nor the readout
     ratio = lambda m,n: (net.get_submodule(m).weight.norm()/old.get_submodule(m).weight.norm()).item()/(net.get_submodule(n).weight.norm()/old.get_submodule(n).weight.norm()).item()
     assert ratio('block2.body.norm5', 'block2.shortcut')==pytest.approx(1, rel=1e-5) # both halves of a current by one factor
