@@ -30,14 +30,15 @@ from joblib.parallel import get_active_backend
 from torch.utils.data import Subset
 from tqdm.auto import tqdm
 
+# %% ../nbs/experiment/11_experiments.ipynb #0b1ec752
 from .core import atomic, cache_home, check_number, check_whole, need
 from .encoding import Direct
 from .layers import LIF, found, roads, use
 from .models import calibrate, models, twin
 from .data import Augmented, Data, augmentations, evenly, load, named
 from snnkit.training import (
-    TET, Distilled, Objective, cross_entropy, evaluate, first_batch, fit, load_weights, read_tensors, save_weights, set_seed,
-    show_where
+    TET, Distilled, Objective, cross_entropy, evaluate, first_batch, fit, load_weights, read_tensors, save_weights,
+    set_seed, show_where
 )
 from snnkit.measures import (
     accuracy_interval, energy, error_increment, firing_rates, mcnemar, seed_interval, synaptic_ops, ways

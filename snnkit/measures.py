@@ -7,8 +7,8 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/measures.ht
 # %% auto #0
 __all__ = ['picojoules', 'ways', 'check_count', 'check_confidence', 'accuracy_interval', 'paired_interval', 'Increment', 'hits',
            'disagreements', 'error_increment', 'mcnemar', 'SeedInterval', 'seed_interval', 'confusion', 'on_device',
-           'is_spikes', 'firing_rates', 'spikes_per_neuron', 'fan_out', 'synaptic_ops', 'operations', 'energy',
-           'break_even', 'break_even_rate']
+           'is_spikes', 'firing_rates', 'spikes_per_neuron', 'fan_out', 'synaptic_ops', 'energy', 'break_even',
+           'break_even_rate']
 
 # %% ../nbs/experiment/08_measures.ipynb #6e55c14a
 import math
@@ -290,21 +290,7 @@ def adder(
         r['areas'] = [o for o in r['areas'] if torch.allclose(o*x, (o*x).round(), rtol=0, atol=1e-3)]
     return hear
 
-# %% ../nbs/experiment/08_measures.ipynb #885c7e71
-def synaptic_ops(
-    model:nn.Module,    # any network, spiking or not
-    images,             # tensor [N, C, H, W], or a data set of (image, label)
-    batch_size:int=100, # images at a time
-    seed:int=0          # of the encoder's spikes
-)->pd.DataFrame:        # a row a synapse layer: layer, operation ('AC' or 'MAC'), steps, dense, effective, activity, once, added
-    "Operations per image in the `Conv2d` and `Linear` layers; `activity`: share of inputs not 0, by fan-out."
-    rows = {}
-    listener = adder(rows, areas_of(model))
-    with undisturbed(model, check_seed(seed)), watch(model, listener, (nn.Conv2d, nn.Linear)):
-        for x in on_device(model, images, batch_size): model(x)
-    need(rows, '`model` has no synapses', 'it must have a `Conv2d` or `Linear` layer', 'Only their work is counted.')
-    return pd.DataFrame([dict(layer=name, **operations(r, len(images))) for (name,_),r in rows.items()])
-
+# %% ../nbs/experiment/08_measures.ipynb #0b1ec743
 def operations(
     r:dict, # what `adder` has found of a layer
     n:int   # images
@@ -319,19 +305,35 @@ def operations(
     elif over_time and r['areas']: out['added'] = r['areas'][0]*(r['total']*f).sum().item()/n
     return out
 
+# %% ../nbs/experiment/08_measures.ipynb #885c7e71
+def synaptic_ops(
+    model:nn.Module,    # any network, spiking or not
+    images,             # tensor [N, C, H, W], or a data set of (image, label)
+    batch_size:int=100, # images at a time
+    seed:int=0          # of the encoder's spikes
+)->pd.DataFrame:        # layer, operation ('AC' or 'MAC'), steps, dense, effective, activity, once, added
+    "Operations per image in the `Conv2d` and `Linear` layers; `activity`: share of inputs not 0, by fan-out."
+    rows = {}
+    listener = adder(rows, areas_of(model))
+    with undisturbed(model, check_seed(seed)), watch(model, listener, (nn.Conv2d, nn.Linear)):
+        for x in on_device(model, images, batch_size): model(x)
+    need(rows, '`model` has no synapses', 'it must have a `Conv2d` or `Linear` layer', 'Only their work is counted.')
+    return pd.DataFrame([dict(layer=name, **operations(r, len(images))) for (name,_),r in rows.items()])
+
 # %% ../nbs/experiment/08_measures.ipynb #24748484
 picojoules = dict(MAC=4.6, AC=.9)
 ways = 'effective', 'dense', 'once', 'added' # to count operations
 
 def energy(
     ops:pd.DataFrame,     # what `synaptic_ops` gives
-    count:str='effective' # which column to count: 'effective', 'dense' or 'once'; or 'added' where there is that, else 'once'
+    count:str='effective' # the column to count, of `ways`; where nothing can be added, 'added' counts 'once'
 )->pd.Series:             # compute energy of each layer, microjoules per image
     "Energy of the operations at Horowitz's (2014) 4.6 pJ a MAC, 0.9 pJ an AC; raises ValueError for other tables."
     check_choice('count', count, ways)
     columns = {'layer', 'operation', count} | ({'once'} if count=='added' else set())
     known = isinstance(ops, pd.DataFrame) and columns <= {*ops.columns}
-    need(known, f'`ops` is {shown(ops)}', f'it must be a table with {", ".join(sorted(columns))}', 'Use `synaptic_ops`.')
+    need(known, f'`ops` is {shown(ops)}', f'it must be a table with {", ".join(sorted(columns))}',
+         'Use `synaptic_ops`.')
     for o in ops.operation: check_choice('operation', o, picojoules)
     need(not (ops[count]<0).any(), f'`ops.{count}` is as low as {ops[count].min()}', 'counts cannot be negative',
          'Use `synaptic_ops`.')

@@ -36,6 +36,7 @@ def check_leak(
     check_constant('leak', leak)
     return check_number('leak', leak, '(0, 1]', '1 keeps everything; Lee et al. use 0.99.')
 
+# %% ../nbs/network/03_spikebp.ipynb #0b1ec751
 def check_neuron(
     leak:float,     # membrane left after a step, in (0, 1]
     threshold:float,# spike when the membrane is above it, > 0

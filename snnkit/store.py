@@ -67,16 +67,13 @@ class Config:
     threads:int=1         # of torch
     loss:str=later('squared_error') # 'squared_error', 'cross_entropy' or 'tet', or an import path
     calibrate:bool=later(False)     # scale the first weights so that every layer fires? see `snnkit.models.calibrate`
-    readout:float=later(None, 1.)   # factor of the readout's first weights; if None, 1 for a spiking network, .1 for a twin
+    readout:float=later(None, 1.)   # factor of the readout's first weights; None: 1, and .1 for a twin
     norm_head:bool=later(True, False) # the norm behind the hidden linear layer too?
     smoothing:float=later(0.)       # share of the label that is spread over all classes, see `cross_entropy`
     distill:float=later(0.)         # share of the trained twin's answers in the error, see `Distilled`
     weight_decay:float=later(0.)    # of AdamW; 0 for Adam
     schedule:str=later('cosine')    # 'cosine' or 'warm_cosine', or an import path
-    def __post_init__(self):
-        for k,v in tidied(self).items(): object.__setattr__(self, k, v)
-        check_config(self)
-        if not _reading.get(): check_paths(self)
+    def __post_init__(self): settle(self)
 
 # %% ../nbs/experiment/10_store.ipynb #922a2476
 def flag(name, value):
@@ -172,8 +169,8 @@ def check_config(
     check_name('augment', c.augment, (None, *augmentations))
     check_choice('norm', c.norm, (None, *norms))
     check_choice('encoder', c.encoder, ('poisson', 'direct'))
-    need(not (c.ann and c.distill), f'`distill` is {c.distill} and `ann` True', 'only a spiking network learns from its twin',
-         'Leave one out.')
+    need(not (c.ann and c.distill), f'`distill` is {c.distill} and `ann` True',
+         'only a spiking network learns from its twin', 'Leave one out.')
     need(not c.smoothing or c.loss in ('cross_entropy', 'tet'), f'`smoothing` is {c.smoothing} and `loss` {c.loss!r}',
          'only labels of a cross entropy can be smoothed', "Take loss='cross_entropy'.")
     need(not (c.distill and c.loss=='tet'), f'`distill` is {c.distill} and `loss` {c.loss!r}', 'a teacher has no steps',
@@ -200,6 +197,14 @@ def reading()->Iterator: # for a `with` statement
     before = _reading.set(True)
     try: yield
     finally: _reading.reset(before)
+
+def settle(
+    c:Config # as it was written
+):
+    "Give the fields of `c` the form in which they are kept; raises ValueError for what makes no sense."
+    for k,v in tidied(c).items(): object.__setattr__(c, k, v)
+    check_config(c)
+    if not _reading.get(): check_paths(c)
 
 # %% ../nbs/experiment/10_store.ipynb #e90b2a67
 def key(

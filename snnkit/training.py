@@ -101,7 +101,8 @@ class Objective:
     def __init__(self,
         loss:Callable=squared_error # function of scores and labels
     ):
-        need(callable(loss), f'`loss` is {shown(loss)}', 'it must be a function', 'Give its name, without brackets behind it.')
+        need(callable(loss), f'`loss` is {shown(loss)}', 'it must be a function',
+             'Give its name, without brackets behind it.')
         self.loss = loss
 
     def __call__(self, scores, y):
