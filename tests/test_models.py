@@ -215,6 +215,14 @@ def test_calibrated_layers_fire_as_asked(name, norm, training):
     assert t.after.between(.9*rate, 1.1*rate).all() and not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
     assert {n: again[n] for n in t.layer}==dict(zip(t.layer, t.after))
 
+def test_deep_plain_nets_are_calibrated():
+    "Eleven layers without a norm, which are silent as they are drawn"
+    torch.manual_seed(0)
+    net,x = vgg(11, 8, in_channels=1, image_size=28, num_steps=10, norm=None),images(16, 1, 28).relu()
+    found = calibrate(net, x, .05, fresh=True)
+    assert (found.before.iloc[-3:]==0).all() and found.after.between(.045, .055).all()
+    with pytest.raises(ValueError, match=r"`rate` is 0.9.*'lif1' comes no nearer to it than 0\.\d+"): calibrate(net, x, .9)
+
 def test_calibration_scales_and_does_nothing_else():
     net,x = tiny('resnet11', norm='shared')
     old = copy.deepcopy(net)
