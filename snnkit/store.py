@@ -177,7 +177,8 @@ def check_config(
          "Take loss='cross_entropy'.")
     mend = 'A record has to be able to name it; `fit` takes networks of any kind.'
     need(isinstance(c.grad, str), f'`grad` is {c.grad!r}', 'it must be a name', mend)
-    check_neuron(.99, 1., 'zero', 0, c.grad)
+    o = {} if is_path(c.model) else c.options # of one's own model they may mean anything
+    check_neuron(o.get('leak', .99), o.get('threshold', 1.), o.get('reset', 'zero'), o.get('refractory', 0), c.grad)
 
 def check_paths(
     c:Config # to be run

@@ -44,6 +44,12 @@ def test_every_field_counts():
     def at(k): return Config(**{k: other[k]} | (dict(loss='tet') if k=='smoothing' else {}))
     assert len({key(at(k)) for k in other} | {key(Config())})==len(other)+1
 
+def test_neurons_are_checked_with_their_options():
+    assert E.network(replace(tiny, grad='rate', options=dict(leak=1., reset='subtract')), E.data_for(tiny)).lif1.leak==1
+    for wrong,text in {'leak': 1.5, 'reset': 'soft'}.items():
+        with pytest.raises(ValueError, match=f'`{wrong}`'): Config(options={wrong: text})
+    with pytest.raises(ValueError, match="`grad` is 'rate' with leak=0.99"): Config(grad='rate')
+
 def test_options_reach_the_model():
     c = replace(tiny, model='vgg', options=dict(depth=5, width=4)); d = E.data_for(c)
     assert E.network(c, d).conv1.out_channels==4
