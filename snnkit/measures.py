@@ -313,6 +313,7 @@ def synaptic_ops(
     seed:int=0          # of the encoder's spikes
 )->pd.DataFrame:        # layer, operation ('AC' or 'MAC'), steps, dense, effective, activity, once, added
     "Operations per image in the `Conv2d` and `Linear` layers; `activity`: share of inputs not 0, by fan-out."
+    check_module('model', model)
     rows = {}
     listener = adder(rows, areas_of(model))
     with undisturbed(model, check_seed(seed)), watch(model, listener, (nn.Conv2d, nn.Linear)):

@@ -264,7 +264,7 @@ def test_an_error_in_a_run_is_told(tmp_path):
 def test_twins_have_the_same_weights_at_first():
     d = E.data_for(tiny)
     for c in (tiny, replace(tiny, norm='shared', dropout=.2), replace(tiny, model='vgg', options=dict(depth=5, width=4))):
-        a,b = (dict(E.network(replace(c, ann=o), d).named_parameters()) for o in (False, True))
+        a,b = (dict(E.network(replace(c, ann=o, readout=1.), d).named_parameters()) for o in (False, True))
         assert a.keys()==b.keys() and all(a[k].equal(b[k]) for k in a)
 
 # What they found
@@ -395,7 +395,7 @@ def test_calibrated_networks_fire_and_share_their_start_with_their_twins():
     rates = E.firing_rates(E.network(c, d), d.valid).rate[1:]
     plain = E.firing_rates(E.network(replace(c, calibrate=False), d), d.valid).rate[1:]
     assert rates.max()<.3 and rates[rates.index[::2]].min()>.01>plain.min()
-    a,b = (dict(E.network(replace(c, ann=o), d).named_parameters()) for o in (False, True))
+    a,b = (dict(E.network(replace(c, ann=o, readout=1.), d).named_parameters()) for o in (False, True))
     assert all(a[k].equal(b[k]) for k in a)
 
 @pytest.mark.skipif('loss' not in inspect.signature(training.fit).parameters, reason='`fit` takes no loss yet')
