@@ -66,7 +66,7 @@ def test_how_a_network_begins(changes):
 def test_a_run_learns_from_its_twin(tmp_path, monkeypatch):
     "Its teacher is trained first, and kept for the next run that asks for it."
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
-    c = replace(tiny, loss='cross_entropy', smoothing=.1, distill=.5, weight_decay=.01, schedule='warm_cosine')
+    c = replace(tiny, part=100, num_steps=2, loss='cross_entropy', smoothing=.1, distill=.5, weight_decay=.01, schedule='warm_cosine')
     store = Store(tmp_path/'r')
     r = E.run(c, store, quiet=True)
     made = store.read()
@@ -79,7 +79,7 @@ def test_a_run_learns_from_its_twin(tmp_path, monkeypatch):
 
 def test_every_step_is_judged(tmp_path):
     "By TET; for the twin, which has no steps, it is the loss itself."
-    c = replace(tiny, loss='tet')
+    c = replace(tiny, part=100, num_steps=2, loss='tet')
     r,same = (E.run(o, Store(tmp_path), quiet=True) for o in (c, replace(c, loss='cross_entropy')))
     assert r['history']!=same['history']
     r,same = (E.run(replace(o, ann=True), Store(tmp_path), quiet=True) for o in (c, replace(c, loss='cross_entropy')))
