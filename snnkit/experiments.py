@@ -142,13 +142,13 @@ def count(
 )->dict:       # parameters, spikes, rates, shares of silent neurons, operations and energy per image
     "What `net` costs for an image."
     ops = synaptic_ops(net, images)
-    out = dict(parameters=sum(p.numel() for p in net.parameters()), energy=float(energy(ops).sum()),
-               energies={o: float(energy(ops, o).sum()) for o in ways},
+    energies = {o: float(energy(ops, o).sum()) for o in ways}
+    out = dict(parameters=sum(p.numel() for p in net.parameters()), energy=energies['effective'], energies=energies,
                operations={r.layer: [r.operation, r.effective, r.dense] for r in ops.itertuples()})
     if not spiking: return out
     r = firing_rates(net, images).dropna() # a layer that gives numbers does not fire
-    by_layer = {name: dict(zip(r.layer, r[column])) for name,column in dict(rates='rate', silent='silent').items()}
-    return out | dict(spikes=float(r.spikes.sum())) | by_layer
+    rates,silent = (dict(zip(r.layer, o)) for o in (r.rate, r.silent))
+    return out | dict(spikes=float(r.spikes.sum()), rates=rates, silent=silent)
 
 def answers(
     net,      # a trained network

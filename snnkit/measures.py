@@ -338,10 +338,8 @@ def energy(
     for o in ops.operation: check_choice('operation', o, picojoules)
     need(not (ops[count]<0).any(), f'`ops.{count}` is as low as {ops[count].min()}', 'counts cannot be negative',
          'Use `synaptic_ops`.')
-    each = ops[count]*ops.operation.map(picojoules)
-    if count=='added':
-        multiplied = ops.once*ops.operation.map(picojoules)
-        each = (ops.added*picojoules['AC']).fillna(multiplied)
+    pj = ops.operation.map(picojoules)
+    each = (ops.added*picojoules['AC']).fillna(ops.once*pj) if count=='added' else ops[count]*pj
     return pd.Series((each/1e6).values, ops.layer, name='energy (µJ)')
 
 # %% ../nbs/experiment/08_measures.ipynb #e1f7b93c

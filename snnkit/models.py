@@ -39,6 +39,20 @@ def synapses_of(
     "The layers of a network that have weights from neuron to neuron."
     return [m for m in model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))]
 
+def check_readout(
+    readout:float # what ought to be a factor of weights, > 0
+)->float:         # it
+    "Raise a ValueError unless `readout` is above 0."
+    return check_number('readout', readout, '(0, inf)', 'Usual are 1 and 0.1.')
+
+@torch.no_grad()
+def shrink_readout(
+    model:nn.Module, # a network; changed in place
+    factor:float     # of its last layer's weights
+):
+    "Multiply the readout's weights, so that the first scores are small."
+    for m in synapses_of(model)[-1:]: m.weight.mul_(factor)
+
 # %% ../nbs/network/05_models.ipynb #aa8b6353
 @torch.no_grad()
 def lee_init(
@@ -50,14 +64,13 @@ def lee_init(
     "Draw weights from N(0, kappa/fan-in), set biases to 0 (Lee et al. 2020); raises ValueError for other kappas."
     check_module('model', model)
     kappa = check_number('kappa', kappa, '(0, inf)', 'Lee et al. use 2, and 1 for residual networks.')
-    readout = check_number('readout', readout, '(0, inf)', 'Usual are 1 and 0.1.')
-    synapses = synapses_of(model)
-    for m in synapses:
+    readout = check_readout(readout)
+    for m in synapses_of(model):
         order = torch.channels_last if m.weight.ndim==4 else torch.contiguous_format # in which the weights are drawn
         draws = torch.empty_like(m.weight, memory_format=order)
         m.weight.copy_(draws.normal_(0, math.sqrt(kappa/m.weight[0].numel()), generator=generator))
         if m.bias is not None: m.bias.zero_()
-    if synapses: synapses[-1].weight.mul_(readout)
+    shrink_readout(model, readout)
     return model
 
 # %% ../nbs/network/05_models.ipynb #4c1be7a9
@@ -623,17 +636,6 @@ def replaced(
         for n,m in children: setattr(module, n, replaced(m, f'{name}.{n}' if name else n, known))
     return new
 
-# %% ../nbs/network/05_models.ipynb #0b1ec742
-@torch.no_grad()
-def shrink_readout(
-    model:nn.Module, # a conventional network; changed in place
-    factor:float     # of its last layer's weights, > 0
-):
-    "Multiply the readout's weights, so that the first scores are small."
-    factor = check_number('readout', factor, '(0, inf)', 'Usual is 0.1 before a training, else 1.')
-    last = synapses_of(model)[-1:]
-    for m in last: m.weight.mul_(factor)
-
 # %% ../nbs/network/05_models.ipynb #1114e6ba
 def twin(
     model:nn.Module,    # a spiking network
@@ -643,6 +645,7 @@ def twin(
 )->nn.Module:           # the conventional network with the same synapses
     "The ANN twin of `model`, with a copy of its weights; raises ValueError for a layer without a counterpart."
     check_module('model', model)
+    readout = check_readout(readout)
     need(not (fresh and pretrained), f'`fresh` is {fresh} and `pretrained` {pretrained!r}',
          'the weights can be only one of these', 'Leave one out.')
     trains = takes_trains(model)
@@ -651,7 +654,7 @@ def twin(
         layers = ann.named_children() if type(ann) is nn.Sequential else [('net', ann)]
         ann = nn.Sequential(OrderedDict([('mean', MeanOverTime()), *layers]))
     if fresh: fresh_weights(ann)
-    if readout!=1: shrink_readout(ann, readout)
+    shrink_readout(ann, readout)
     return ann if pretrained is None else load_shipped(ann, pretrained, 'ann')
 
 # %% ../nbs/network/05_models.ipynb #b05a841c
