@@ -195,7 +195,16 @@ def is_spikes(
 )->bool:           # are all its values -1, 0 or 1?
     "Is `x` a spike train? Raises ValueError for what is no tensor."
     need(torch.is_tensor(x), f'`x` is {shown(x)}', 'it must be a tensor', 'Give spikes of shape [T, B, ...].')
-    return torch.equal(x.sign(), x) # -1, 0 and 1 are their own signs
+    steps = x if x.ndim>2 else [x] # one fits the processor's cache
+    return all(torch.equal(o.sign(), o) for o in steps) # -1, 0 and 1 are their own signs
+
+# %% ../nbs/experiment/08_measures.ipynb #8c0e000b
+def over_images(
+    steps, # tensors [B, ...], one a time step
+    f      # of a tensor, value by value
+)->torch.Tensor: # [...]
+    "Sum of `f` over time and images, step by step: torch is slow where it sums over two dimensions of a large tensor."
+    return sum(map(f, steps)).sum(0)
 
 # %% ../nbs/experiment/08_measures.ipynb #8c0e0007
 def count_spikes(
@@ -209,7 +218,7 @@ def count_spikes(
     def count(name, layer, args, y):
         y,k = dense(y),calls[name]
         calls[name] += 1 # a layer that stands in two places has neurons in each
-        spikes = torch.linalg.vector_norm(y, 1, (0, 1)) if is_spikes(y) else torch.full_like(y[0, 0], math.nan)
+        spikes = over_images(y, torch.abs) if is_spikes(y) else torch.full_like(y[0, 0], math.nan)
         _,_,places = found.setdefault(name, (type(layer).__name__, len(y), {}))
         places[k] = places.get(k, 0) + spikes.flatten().double().cpu()
     with undisturbed(model, check_seed(seed)), watch(model, count, (Neuron, Encoder)):
@@ -270,6 +279,8 @@ def areas_of(
     sizes = [m.kernel_size for m in model.modules() if isinstance(m, nn.AvgPool2d)]
     return sorted({math.prod(o) if isinstance(o, tuple) else o*o for o in sizes})
 
+def is_whole(x): return bool(((x-x.round()).abs()<=1e-3).all())
+
 def adder(
     rows:dict, # to fill: (name, shape of an input): what was met
     areas:list # of how many spikes inputs may be the mean
@@ -277,17 +288,17 @@ def adder(
     "A function that adds up in `rows` what goes into each synapse layer."
     def hear(name, layer, x, y):
         x = dense(x)
-        lead = 2 if isinstance(layer, OverTime) else 1
-        shape,over = x.shape[lead:],tuple(range(lead))
-        usual = dict(layer=layer, shape=shape, steps=len(x) if lead==2 else 1, active=0, dense=0, total=0,
+        steps = x if isinstance(layer, OverTime) else x[None]
+        shape,fires = steps.shape[2:],is_spikes(x)
+        usual = dict(layer=layer, shape=shape, steps=len(steps), active=0, dense=0, total=0,
                      spikes=True, same=True, areas=areas)
         r = rows.setdefault((name, shape), usual)
-        r['active'] = r['active'] + (x!=0).sum(over).cpu()
-        r['total'] = r['total'] + x.abs().sum(over).double().cpu()
+        r['active'] = r['active'] + over_images(steps, lambda o: o.sign().abs()).double().cpu()
+        r['total'] = r['total'] + over_images(steps, torch.abs).double().cpu()
         r['dense'] += y.numel()*layer.weight[0].numel()
-        r['spikes'] = r['spikes'] and is_spikes(x)
-        r['same'] = r['same'] and bool((x==x[:1]).all())
-        r['areas'] = [o for o in r['areas'] if torch.allclose(o*x, (o*x).round(), rtol=0, atol=1e-3)]
+        r['spikes'] = r['spikes'] and fires
+        r['same'] = r['same'] and all(torch.equal(o, steps[0]) for o in steps)
+        if not fires: r['areas'] = [a for a in r['areas'] if all(is_whole(a*o) for o in steps)]
     return hear
 
 # %% ../nbs/experiment/08_measures.ipynb #0b1ec743

@@ -6,7 +6,7 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/machine_room/bench.htm
 
 # %% auto #0
 __all__ = ['peers', 'passes', 'grid_shapes', 'Peer', 'SpikingJelly', 'SnnTorch', 'Norse', 'chosen', 'translate', 'facts',
-           'check_same', 'rate_table', 'stepper', 'write_task', 'Worker', 'race', 'check_all', 'workload',
+           'check_same', 'rate_table', 'stepper', 'write_task', 'Worker', 'at_work', 'race', 'check_all', 'workload',
            'bench_table', 'plot_bench', 'bench', 'set_rates', 'lenet_at', 'medians', 'line', 'sweep_table',
            'plot_sweep', 'layer_case', 'layer_step', 'choice', 'judged', 'grid_table', 'plot_grid']
 
@@ -283,7 +283,7 @@ def forget_peak():
 def tiny_step(
     meta:dict,   # arguments of `build`
     library:str, # 'snnkit' or one of `peers`
-    what:str     # 'check', 'train' or 'inference'
+    what:str     # 'train' or 'inference'
 )->float:        # seconds
     "One step of the network on a tiny image, in which everything is imported and compiled."
     start = time.perf_counter()
@@ -308,7 +308,7 @@ def read_task(
 def work(
     library:str, # 'snnkit' or one of `peers`
     file:str,    # the task, as `write_task` left it
-    what:str,    # 'check', 'train' or 'inference'
+    what:str,    # 'train' or 'inference'
     threads      # how many
 ):
     "The worker: answers on standard output, a line of JSON for a line of input, until the input ends."
@@ -317,11 +317,13 @@ def work(
     torch.set_num_threads(int(threads))
     first = tiny_step(read_tensors(file)[1], library, what)
     start = memory('VmRSS')
-    sys.stdin.readline()
+    word = sys.stdin.readline().strip()
     model,x,y = read_task(file, library)
     with use('auto' if library=='snnkit' else 'torch'):
-        if what=='check': say(**facts(model, x))
-        else: run_on_demand(stepper(model, x, y, what=='train'), say, first, start)
+        if word=='start':
+            run_on_demand(stepper(model, x, y, what=='train'), say, first, start)
+            word = sys.stdin.readline().strip()
+        if word=='check': say(**facts(model, x))
 
 # %% ../../nbs/machine_room/26_bench.ipynb #c439f34a
 def run_on_demand(
@@ -370,11 +372,11 @@ class Worker:
     def __init__(self,
         library:str, # 'snnkit' or one of `peers`
         file:Path,   # the task
-        what:str,    # 'check', 'train' or 'inference'
+        what:str,    # 'train' or 'inference'
         threads:int  # how many
     ):
         n = str(check_whole('threads', threads, 1))
-        check_choice('what', what, ['check', *passes])
+        check_choice('what', what, list(passes))
         self.library = library
         self.log = open(file.parent/f'{library}-{what}.log', 'w+')
         env = os.environ | dict(THP_MEM_ALLOC_ENABLE='1', GOMP_SPINCOUNT='1000', OMP_NUM_THREADS=n, MKL_NUM_THREADS=n,
@@ -398,39 +400,42 @@ class Worker:
         self.process.communicate()
         self.log.close()
 
-# %% ../../nbs/machine_room/26_bench.ipynb #3ba8f651
-def race(
+# %% ../../nbs/machine_room/26_bench.ipynb #d087f771
+@contextmanager
+def at_work(
     file:Path,      # the task
     libraries:list, # names
     what:str,       # 'train' or 'inference'
-    threads:int=2,  # of each library
-    runs:int=7,     # times that each has its turn
-    steps:int=3     # steps that count in a run
-)->dict:            # library: its seconds a step in each run, seconds of its first step, MB of memory
-    "Let `libraries` do their steps in turn."
-    check_choice('what', what, list(passes))
-    for n,o in dict(threads=threads, runs=runs, steps=steps).items(): check_whole(n, o, 1)
-    workers = [Worker(o, file, what, threads) for o in libraries]
+    threads:int=2   # of each library
+)->Iterator:        # for a `with` statement; a `Worker` for each library
+    "Workers, which end with the `with` statement."
+    workers = []
     try:
-        out = {w.library: dict(seconds=[], **w.ask('start')) for w in workers}
-        for _ in range(runs):
-            for w in workers: out[w.library]['seconds'].append(statistics.mean(w.ask(steps)['seconds']))
-        for w in workers: out[w.library].update(w.ask('end'))
+        for o in libraries: workers.append(Worker(o, file, what, threads))
+        yield workers
     finally:
         for w in workers: w.close()
+
+# %% ../../nbs/machine_room/26_bench.ipynb #3ba8f651
+def race(
+    workers:list, # what `at_work` gives
+    runs:int=7,   # times that each has its turn
+    steps:int=3   # steps that count in a run
+)->dict:          # library: its seconds a step in each run, seconds of its first step, MB of memory
+    "Let `workers` do their steps in turn."
+    for n,o in dict(runs=runs, steps=steps).items(): check_whole(n, o, 1)
+    out = {w.library: dict(seconds=[], **w.ask('start')) for w in workers}
+    for _ in range(runs):
+        for w in workers: out[w.library]['seconds'].append(statistics.mean(w.ask(steps)['seconds']))
+    for w in workers: out[w.library].update(w.ask('end'))
     return out
 
 # %% ../../nbs/machine_room/26_bench.ipynb #e1454c40
 def check_all(
-    file:Path,      # the task
-    libraries:list, # names
-    threads:int=2   # of each library
-)->dict:            # library: its `facts`
+    workers:list # what `at_work` gives, fresh or after a race
+)->dict:         # library: its `facts`
     "Let every library show what it computes; raises ValueError unless it is the same."
-    workers = [Worker(o, file, 'check', threads) for o in libraries]
-    try: found = {w.library: w.ask('start') for w in workers}
-    finally:
-        for w in workers: w.close()
+    found = {w.library: w.ask('check') for w in workers}
     check_same(found)
     return found
 
@@ -513,11 +518,14 @@ def compare(
     runs:int,          # times that each has its turn
     steps:int          # steps that count in a run
 )->tuple:              # rates by library and layer, results of the races, workload of a pass, table
-    "Check that all compute the same, print their rates, then let them race."
-    rates = rate_table(check_all(file, libraries, threads))
+    "Let all race, check that they compute the same, print their rates."
+    with at_work(file, libraries, 'inference', threads) as workers:
+        inference = race(workers, runs, steps)
+        rates = rate_table(check_all(workers))
     print(f'Spikes per neuron and step\n{rates.to_string(float_format="{:.5f}".format)}\n')
+    with at_work(file, libraries, 'train', threads) as workers: train = race(workers, runs, steps)
+    results = dict(train=train, inference=inference)
     todo,peak = workload(net, x),peak_rate() if has('numba') else None
-    results = {o: race(file, libraries, o, threads, runs, steps) for o in passes}
     return rates,results,todo | dict(peak=peak),bench_table(results, todo, peak)
 
 # %% ../../nbs/machine_room/26_bench.ipynb #81a441a4

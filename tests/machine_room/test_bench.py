@@ -6,8 +6,8 @@ import pytest, torch
 from PIL import Image
 pytest.importorskip('snnkit.engine', reason='this version has no engine')
 from snnkit.engine import bench
-from snnkit.engine.bench import (bench_table, check_all, check_same, choice, chosen, grid_table, layer_case, layer_step, lenet_at, line,
-    medians, peers, race, rate_table, set_rates, sweep_table, translate, write_task)
+from snnkit.engine.bench import (Worker, at_work, bench_table, check_all, check_same, choice, chosen, grid_table, layer_case, layer_step,
+    lenet_at, line, medians, peers, race, rate_table, set_rates, sweep_table, translate, write_task)
 from snnkit.data import load
 from snnkit.measures import firing_rates
 from snnkit.models import build, lenet
@@ -29,7 +29,7 @@ def task(tmp_path_factory):
 
 @needs_peers
 def test_all_libraries_compute_the_same(task):
-    found = check_all(task, chosen(), threads=1)
+    with at_work(task, chosen(), 'inference', threads=1) as workers: found = check_all(workers)
     assert set(found)=={'snnkit', *peers}
     r = rate_table(found)
     assert (r>.005).all().all() and ((r.max()-r.min())/r.max()<.01).all()
@@ -138,10 +138,10 @@ odd = [ # what is called, and the argument that the message must name
     (lambda o: layer_case(shape, .1, o, 2), 'num_steps', (None, 'x', True, 0, 2.5)),
     (lambda o: layer_case(shape, .1, 2, o), 'batch_size', (None, 'x', True, 0, 2.5)),
     (lambda o: layer_step(shape, .1, o, 2, 2)(0), 'mode', (None, 3, 'fast', [])),
-    (lambda o: race('nowhere', ['snnkit'], o), 'what', (None, 3, 'check', [])),
-    (lambda o: race('nowhere', ['snnkit'], 'train', o), 'threads', (None, 'x', True, 0, 2.5)),
-    (lambda o: race('nowhere', ['snnkit'], 'train', 1, o), 'runs', (None, 'x', True, 0, 2.5)),
-    (lambda o: race('nowhere', ['snnkit'], 'train', 1, 1, o), 'steps', (None, 'x', True, 0, 2.5))]
+    (lambda o: Worker('snnkit', Path('nowhere'), o, 1), 'what', (None, 3, 'check', [])),
+    (lambda o: Worker('snnkit', Path('nowhere'), 'train', o), 'threads', (None, 'x', True, 0, 2.5)),
+    (lambda o: race([], o), 'runs', (None, 'x', True, 0, 2.5)),
+    (lambda o: race([], 1, o), 'steps', (None, 'x', True, 0, 2.5))]
 
 @pytest.mark.parametrize('call, name, value', [(f, n, o) for f,n,values in odd for o in values])
 def test_odd_arguments_are_named(call, name, value):
