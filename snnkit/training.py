@@ -33,6 +33,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Subset
 from tqdm.auto import tqdm
 
@@ -692,18 +693,32 @@ def draw(self:Progress):
     if self.screen is None: self.screen = display(now, display_id=True)
     else: self.screen.update(now)
 
+# %% ../nbs/experiment/07_training.ipynb #1a7c0e2f
+@contextmanager
+def fresh_norms_begun(
+    model, # in evaluation mode
+    x      # its input, images first
+)->Iterator: # for a `with` statement
+    "Within: norms that have seen no batch take the statistics of this one, as in a first training step, and keep none."
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    fresh = [m for m in norms if not m.num_batches_tracked and len(x)>1] # one image has no statistics
+    for m in fresh: m.training,m.track_running_stats = True,False
+    try: yield
+    finally:
+        for m in fresh: m.training,m.track_running_stats = False,True
+
 # %% ../nbs/experiment/07_training.ipynb #1a7c0e20
 def activity(
     model, # a spiking network, or any other
     x      # its input
 )->tuple:  # its scores, and for each layer of neurons: spikes per neuron and step, share of neurons that never fire
-    "Let `model` answer for `x` in evaluation mode, listen to its neurons, and leave no trace."
+    "Let `model` answer for `x` as in evaluation, listen to its neurons, and leave no trace."
     found = {}
     def hear(name, layer, args, y):
         fired = dense(y)!=0
         never = ~fired.flatten(0, 1).any(0)
         found[name] = fired.count_nonzero().item()/fired.numel(), never.count_nonzero().item()/never.numel()
-    with undisturbed(model, 'rates'), watch(model, hear, Neuron): scores = model(x)
+    with undisturbed(model, 'rates'), fresh_norms_begun(model, x), watch(model, hear, Neuron): scores = model(x)
     return scores, found
 
 # %% ../nbs/experiment/07_training.ipynb #8f0ba792
@@ -1031,7 +1046,7 @@ def rescale(self:Session):
     x,_ = first_batch(self.data.train, 32)
     scale_to_rate(self.model.to(self.acc.device), x.to(self.acc.device), seed=self.run.config['seed'], fresh=True)
 
-# %% ../nbs/experiment/07_training.ipynb #1a7c0e2f
+# %% ../nbs/experiment/07_training.ipynb #5f36d1c2
 @patch
 def look(self:Session, mend):
     "Warn of layers that do not do their work, each once; gives the scores of the batch."
@@ -1052,7 +1067,7 @@ def start(self:Session, quiet):
     check_answer(self.look(advice), self.batch[1], self.data, self.loss)
     if self.writes: trial(self.folder, run, self.model, self.opt)
 
-# %% ../nbs/experiment/07_training.ipynb #1a7c0e30
+# %% ../nbs/experiment/07_training.ipynb #f6e41387
 @patch
 def loop(self:Session, after_step):
     "The rest of an epoch; True if it was finished."
@@ -1084,7 +1099,7 @@ def end(self:Session):
     if not self.writes or self.run.epoch<self.run.config['epochs']: return
     save_weights(self.model, self.folder/'model.safetensors', **asdict(self.run) | dict(stopped=False))
 
-# %% ../nbs/experiment/07_training.ipynb #1a7c0e31
+# %% ../nbs/experiment/07_training.ipynb #976b98f0
 def train(
     session:Session, # that has been started
     save_every:int   # steps between checkpoints

@@ -13,7 +13,7 @@ from snnkit import training
 from snnkit.core import own_stream
 from snnkit.data import Augmented, Images, batches, crop_flip, evenly, load
 from snnkit.layers import IF, LIF, AvgPool2d, Conv2d, Flatten, Integrator, Linear, Neuron, Poisson, spike_trains, use
-from snnkit.models import lenet, twin
+from snnkit.models import lenet, twin, vgg9
 from snnkit.training import (TET, Run, check_settings, computed_by, cosine, cross_entropy, describe, evaluate, fit, load_weights, read_checkpoint,
                              read_tensors, save_checkpoint, save_weights, set_seed, squared_error, undisturbed, warn_of_rates, write_tensors)
 
@@ -411,6 +411,19 @@ def test_any_neuron_counts(capfd):
     set_seed(0)
     assert warn_of_rates(silent(Deaf), data().valid[:4][0]).keys()=={'2', '4', '7', '9'}
     assert "Layer '2' is silent" in capfd.readouterr().err
+
+@pytest.mark.parametrize('kind', ['shared', 'threshold', 'step', 'scaled'])
+def test_norms_that_have_not_learned_are_no_news(kind, capfd):
+    "In evaluation a fresh norm divides by 1, and the deep layers seem silent; the first step of the training divides by what the batch says"
+    set_seed(0)
+    net,x = vgg9(num_steps=4, width=8, in_channels=1, image_size=8, norm=kind),data().valid[:8][0]
+    before = {k: v.clone() for k,v in net.state_dict().items()}
+    assert warn_of_rates(net, x)=={} and capfd.readouterr().err==''
+    assert all(v.equal(before[k]) for k,v in net.state_dict().items()) and net.training
+    assert warn_of_rates(net, x[:1]).keys()>={'lif8'} # one image has no statistics
+    for m in net.modules():
+        if hasattr(m, 'num_batches_tracked'): m.num_batches_tracked += 1
+    assert warn_of_rates(net, x).keys()>={'lif8'} and "'lif8'" in capfd.readouterr().err
 
 def test_neurons_that_never_fire_are_told(capfd):
     "Half of the neurons is no news, nearly all is"
