@@ -6,9 +6,9 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/experiments
 
 # %% auto #0
 __all__ = ['data_for', 'network', 'counted', 'count', 'answers', 'steady_mode', 'steady', 'workplace', 'run', 'effort',
-           'time_text', 'run_all', 'folds', 'seeds', 'with_twins', 'grid', 'groups', 'spread', 'table', 'one_by_one',
-           'best', 'increments', 'Config', 'Store', 'config_of', 'describe', 'key', 'pack', 'provenance', 'resolve',
-           'results_home', 'unpack']
+           'time_text', 'run_all', 'folds', 'seeds', 'with_twins', 'grid', 'groups', 'spread', 'overlap_of', 'table',
+           'one_by_one', 'best', 'increments', 'differences', 'Config', 'Store', 'config_of', 'describe', 'key', 'pack',
+           'provenance', 'resolve', 'results_home', 'unpack']
 
 # %% ../nbs/experiment/11_experiments.ipynb #0c4a8e15
 import inspect, json, math, os, shutil, time, warnings
@@ -31,7 +31,7 @@ from torch.utils.data import Subset
 from tqdm.auto import tqdm
 
 # %% ../nbs/experiment/11_experiments.ipynb #0b1ec752
-from .core import atomic, cache_home, check_number, check_whole, need
+from .core import atomic, cache_home, check_choice, check_number, check_whole, need
 from .encoding import Direct
 from .layers import LIF, found, roads, use
 from .models import calibrate, models, twin
@@ -515,16 +515,24 @@ def groups(
     return out
 
 def spread(
-    values,             # one a run
-    single:tuple,       # interval of the first, for its images: low, high
-    confidence:float=.95 # of the interval
-)->tuple:               # mean, low, high
-    "Mean and interval: Student's over runs, or that of the `single` one."
+    values,               # one a run
+    single:tuple,         # interval of the first, for its images: low, high
+    confidence:float=.95, # of the interval
+    overlap:float=0.      # of folds, see `seed_interval`
+)->tuple:                 # mean, low, high
+    "Mean and interval: over runs, or that of the `single` one."
     if len(values)==1: return values[0],*single
-    mean,_,low,high = seed_interval(values, confidence)
+    mean,_,low,high = seed_interval(values, confidence, overlap)
     return mean,low,high
 
-# %% ../nbs/experiment/11_experiments.ipynb #6fb20c95
+def overlap_of(
+    records:list # of one configuration
+)->float:        # validation images over training images; 0 if there is one split only
+    "How much the splits of several runs have in common."
+    images,split = records[0]['images'],{r['config']['fold'] for r in records}
+    return images['valid']/images['train'] if len(split)>1 else 0.
+
+# %% ../nbs/experiment/11_experiments.ipynb #6fb20c94
 def usual(
     model:str, # name, or import path
     option:str # of the model or its neurons
@@ -543,6 +551,7 @@ def varying(
     columns = {o: [c.options.get(o, usual(c.model, o)) for c in configs] for o in names}
     return {o: v for o,v in columns.items() if len({*map(repr, v)})>1}
 
+# %% ../nbs/experiment/11_experiments.ipynb #6fb20c95
 def row(
     rs:list,         # records of one configuration
     confidence:float # of the interval
@@ -550,7 +559,8 @@ def row(
     "Means over runs, and the interval of the test accuracy in percent."
     hit,n = unpack(rs[0]).sum().item(),rs[0]['images']['test']
     single = accuracy_interval(hit, n, confidence)
-    test,low,high = 100*np.clip(spread([r['test_accuracy'] for r in rs], single, confidence), 0, 1)
+    values = [r['test_accuracy'] for r in rs]
+    test,low,high = 100*np.clip(spread(values, single, confidence, overlap_of(rs)), 0, 1)
     def mean(what): return float(np.mean([what(r) for r in rs]))
     spikes = mean(lambda r: r.get('spikes', math.nan))
     operations = mean(lambda r: sum(o[1] for o in r['operations'].values()))
@@ -619,19 +629,38 @@ def increment(
     "Accuracies, error increment with its interval, McNemar's p of each pair, and ratio of energies."
     bits = [(unpack(s), unpack(t)) for s,t in pairs]
     d = [error_increment(*o, confidence) for o in bits]
-    mean,low,high = spread([o.points for o in d], (d[0].low, d[0].high), confidence)
     snn,ann = zip(*pairs)
+    mean,low,high = spread([o.points for o in d], (d[0].low, d[0].high), confidence, overlap_of(snn))
     def over(rs, what): return np.mean([r[what] for r in rs])
     return {'runs': len(pairs), 'SNN (%)': 100*over(snn, 'test_accuracy'), 'ANN (%)': 100*over(ann, 'test_accuracy'),
             'increment': mean, 'low': low, 'high': high, "McNemar's p": ', '.join(f'{mcnemar(*o):.2g}' for o in bits),
             'energy SNN/ANN': over(snn, 'energy')/over(ann, 'energy')}
 
+# %% ../nbs/experiment/11_experiments.ipynb #c5e82d15
+def apart(
+    name:str,   # of a network
+    pairs:list, # of records
+    each:bool   # each pair by itself?
+)->dict:        # name, or name and run: pairs
+    "Pairs of one network as the rows of a table."
+    def run_of(c): return f'seed {c.seed}' + ('' if c.fold is None else f', fold {c.fold}')
+    return {(name, run_of(config_of(o[0]))): [o] for o in pairs} if each else {name: pairs}
+
+def as_rows(
+    rows:dict # name, or name and run: columns
+)->pd.DataFrame: # a row each
+    "A table, with an index of two levels where rows are runs."
+    by_run = any(isinstance(o, tuple) for o in rows)
+    index = pd.MultiIndex.from_tuples(rows, names=['network', 'run']) if by_run else [*rows]
+    return pd.DataFrame([*rows.values()], index)
+
 # %% ../nbs/experiment/11_experiments.ipynb #c5e82d16
 def increments(
-    records:list,       # of spiking networks and their twins
-    base:Config=None,   # what the rows' names are told against; the first record's if None
-    confidence:float=.95 # of the intervals
-)->pd.DataFrame:        # a row a configuration: runs, accuracies (%), increment, interval (points), p's, energy ratio
+    records:list,         # of spiking networks and their twins
+    base:Config=None,     # what the rows' names are told against; the first record's if None
+    confidence:float=.95, # of the intervals
+    each:bool=False       # a row for each pair, under network and run?
+)->pd.DataFrame:          # a row a configuration: runs, accuracies (%), increment, interval (points), p's, energy ratio
     "Every spiking network beside its twin; raises ValueError if a twin is missing or saw other images."
     by,rows = once(records),{}
     base = base_of(records, base)
@@ -639,5 +668,58 @@ def increments(
         config = config_of(rs[0])
         if config.ann: continue
         name = describe(config, base)
-        rows[name] = increment(paired(rs, by, name), confidence)
-    return pd.DataFrame.from_dict(rows, orient='index')
+        rows |= {k: increment(o, confidence) for k,o in apart(name, paired(rs, by, name), each).items()}
+    return as_rows(rows)
+
+# %% ../nbs/experiment/11_experiments.ipynb #c5e82d1a
+def partners(
+    rs:list,   # records of one configuration
+    base:dict, # (seed, fold): record of the first configuration
+    name:str   # of the configuration, for messages
+)->list:       # of pairs: the first configuration's record and its own
+    "Each run beside the one that it is compared with; raises ValueError if that is missing or saw other images."
+    runs = [(r, config_of(r)) for r in rs]
+    pairs = [(base.get((c.seed, c.fold)), r) for r,c in runs]
+    lack = [c for (a,_),(_,c) in zip(pairs, runs) if a is None]
+    mend = 'Make the runs of both from the same seeds and folds.'
+    need(not lack, f'{name} has a run with seed {lack[0].seed} and fold {lack[0].fold}' if lack else '',
+         'the first configuration has none to compare it with', mend)
+    same = all(a['split']==b['split'] for a,b in pairs)
+    need(same, f'{name} saw other images than the first configuration', 'the split must be the same', mend)
+    return pairs
+
+def difference(
+    pairs:list,      # of records: of the first configuration, and of another
+    on:str,          # images, 'test' or 'valid'
+    confidence:float # of the interval
+)->dict:             # what `differences` says of them
+    "How far the second is ahead of the first, over pairs of runs."
+    first,second = zip(*pairs)
+    a,b = (100*np.array([r[f'{on}_accuracy'] for r in rs]) for rs in (first, second))
+    bits = map(unpack, pairs[0]) # told of test images only
+    alone = error_increment(*bits, confidence)[1:] if on=='test' else 2*(math.nan,)
+    mean,low,high = spread(b-a, alone, confidence, overlap_of(first))
+    found = {'difference': mean, 'low': low, 'high': high, 'ahead': int((b>a).sum())}
+    return {'pairs': len(pairs), 'first (%)': a.mean(), 'this (%)': b.mean()} | found
+
+# %% ../nbs/experiment/11_experiments.ipynb #c5e82d1b
+def differences(
+    records:list,         # of runs
+    base:Config=None,     # the configuration that all others are compared with; the first record's if None
+    on:str='test',        # images, 'test' or 'valid'
+    confidence:float=.95, # of the intervals
+    each:bool=False       # a row for each pair, under network and run?
+)->pd.DataFrame:          # a row a configuration: pairs, accuracies (%), difference, interval (points), pairs ahead in
+    "Every configuration against the first, run by run; raises ValueError if a run has no partner or saw other images."
+    check_choice('on', on, ['test', 'valid'])
+    every = groups(records)
+    base = base_of(records, base)
+    own = every.pop(key(replace(base, seed=0, fold=None)), None)
+    mend = 'Put its runs into the list, or compare with the first of it.'
+    need(own, f'`base` is {describe(base)}', 'it must be among the records', mend)
+    by = {(c.seed, c.fold): r for r in own for c in [config_of(r)]}
+    rows = {}
+    for rs in every.values():
+        name = describe(config_of(rs[0]), base)
+        rows |= {k: difference(o, on, confidence) for k,o in apart(name, partners(rs, by, name), each).items()}
+    return as_rows(rows)

@@ -142,19 +142,21 @@ class SeedInterval(NamedTuple):
     high:float # upper end of the interval for the mean
 
 def seed_interval(
-    values,              # one number a seed, such as accuracies
-    confidence:float=.95 # how often such intervals hold the true mean, in (0, 1)
-)->SeedInterval:         # mean, sd, low, high
-    "Mean, standard deviation and Student's t interval of `values`; raises ValueError if one is no number."
+    values,               # one number a seed, such as accuracies
+    confidence:float=.95, # how often such intervals hold the true mean, in (0, 1)
+    overlap:float=0.      # of folds: validation images over training images
+)->SeedInterval:          # mean, sd, low, high
+    "Mean, sd and Student's t interval, for folds Nadeau and Bengio's (2003); ValueError if a value is no number."
     from scipy.stats import t as student
     confidence = check_confidence(confidence)
+    overlap = check_number('overlap', overlap, '[0, inf)', 'Seeds have 0, five folds 0.25.')
     try: v = np.asarray(values, float)
     except (TypeError, ValueError): v = np.array(math.nan)
     need(v.ndim==1 and len(v)>0 and np.isfinite(v).all(), f'`values` is {values}',
          'it must hold one finite number a seed', 'Leave out runs that failed.')
     mean,n = v.mean(),len(v)
     sd = v.std(ddof=1) if n>1 else math.nan
-    half = student.ppf((1+confidence)/2, n-1)*sd/math.sqrt(n)
+    half = student.ppf((1+confidence)/2, n-1)*sd*math.sqrt(1/n+overlap)
     return SeedInterval(*map(float, (mean, sd, mean-half, mean+half)))
 
 # %% ../nbs/experiment/08_measures.ipynb #e250d444

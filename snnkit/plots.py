@@ -7,9 +7,9 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/plots.html.
 # %% auto #0
 __all__ = ['codes', 'one_image', 'sample_rows', 'plot_rasters', 'plot_spike_counts', 'telling_neurons', 'layer_current',
            'plot_membranes', 'plot_mistakes', 'plot_confusion', 'ResultTable', 'result_table', 'plot_accuracies',
-           'plot_series', 'plot_costs', 'Encoded', 'read_out', 'encode_image', 'plot_encoded', 'Driven', 'rate_of',
-           'drive_neuron', 'plot_driven', 'Taught', 'rate_error', 'teach_neuron', 'error_after', 'plot_taught', 'Seen',
-           'score_course', 'leader', 'see_image', 'plot_seen', 'spent']
+           'plot_series', 'plot_costs', 'plot_forest', 'Encoded', 'read_out', 'encode_image', 'plot_encoded', 'Driven',
+           'rate_of', 'drive_neuron', 'plot_driven', 'Taught', 'rate_error', 'teach_neuron', 'error_after',
+           'plot_taught', 'Seen', 'score_course', 'leader', 'see_image', 'plot_seen', 'spent']
 
 # %% ../nbs/experiment/09_plots.ipynb #b8aa18d8
 import copy, math
@@ -474,6 +474,55 @@ def plot_costs(
     ax.legend(fontsize=7, frameon=False, loc='center left', bbox_to_anchor=(1, .5))
     ticks = energy_ticks(*t['energy (µJ)'].agg(['min', 'max']))
     ax.xaxis.set(major_locator=ticks, major_formatter='{x:g}', minor_locator=NullLocator())
+    return fig
+
+# %% ../nbs/experiment/09_plots.ipynb #e1f7a30f
+def check_forest(
+    t,   # what ought to be a table of comparisons
+    each # and of their pairs, or None
+)->str:  # 'increment' or 'difference', the column to draw
+    "Raise a ValueError unless both can be drawn."
+    mend = 'Use `increments(records)` or `differences(records)`, and the same with `each=True`.'
+    check_kind('t', t, pd.DataFrame, mend)
+    what = 'increment' if 'increment' in t else 'difference'
+    check_table(t, what, 'low', 'high')
+    if each is None: return what
+    check_kind('each', each, pd.DataFrame, mend)
+    need({what, 'low', 'high'} <= {*each}, f'`each` has the columns {", ".join(map(str, each))}',
+         f'it needs {what}, low, high', mend)
+    lacks = [o for o in t.index if o not in each.index]
+    need(not lacks and each.index.nlevels==2, f'`each` has {"no pairs of " + str(lacks[0]) if lacks else "no runs"}',
+         'it must have them for each row of `t`', mend)
+    return what
+
+def forest_rows(
+    name:str,         # of the comparison
+    row:pd.Series,    # its mean and interval
+    each:pd.DataFrame # pairs, under network and run, or None
+)->list:              # of (label, what to draw, is it the mean?)
+    "The rows of one comparison."
+    pairs = [] if each is None else each.loc[name].iterrows()
+    return [*((run, o, False) for run,o in pairs), (name, row, True)]
+
+# %% ../nbs/experiment/09_plots.ipynb #e1f7a30d
+def plot_forest(
+    t:pd.DataFrame,         # what `increments` or `differences` gives
+    each:pd.DataFrame=None, # the same with `each=True`: a thin row for each pair
+    fig=None                # matplotlib figure; a new one if None
+)->plt.Figure:              # the figure drawn on
+    "Differences in points with their intervals, a row a comparison, beside 0; raises ValueError for other tables."
+    what = check_forest(t, each)
+    rows = [r for n in t.index for r in forest_rows(n, t.loc[n], each)]
+    if fig is None: fig = plt.figure(figsize=(6.5, .8+.2*len(rows)), layout='constrained')
+    ax = fig.subplots()
+    ax.axvline(0, color='.6', lw=.8)
+    for y,(label,o,main) in enumerate(rows):
+        style = dict(ms=6, lw=1.6, color='black') if main else dict(ms=3, lw=.7, color='.5')
+        ax.errorbar(o[what], y, xerr=[[o[what]-o.low], [o.high-o[what]]], fmt='D' if main else 'o', **style)
+    ax.set_yticks(range(len(rows)), [label for label,_,_ in rows])
+    ax.invert_yaxis()
+    side = 'the spiking network is behind' if what=='increment' else 'ahead'
+    ax.set_xlabel(f'{what} (points): {side} →')
     return fig
 
 # %% ../nbs/experiment/09_plots.ipynb #71c2e9b4

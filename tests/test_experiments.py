@@ -275,8 +275,8 @@ def made_up(record, **changes):
 
 def test_a_run_counts_once(record):
     rs = [made_up(record, seed=i, test_accuracy=.5+i/100, ann=a) for i in range(3) for a in (False, True)]
-    for f in (E.table, E.increments, E.one_by_one): assert f(rs).equals(f(rs+rs))
-    for f in (E.table, E.increments, E.one_by_one, E.best):
+    for f in (E.table, E.increments, E.differences, E.one_by_one): assert f(rs).equals(f(rs+rs))
+    for f in (E.table, E.increments, E.differences, E.one_by_one, E.best):
         with pytest.raises(ValueError, match='`records` is empty'): f([])
 
 def test_the_baseline_may_win(record, tmp_path):
@@ -294,6 +294,44 @@ def test_equal_accuracies_go_by_the_error(record):
 
 def test_pairs_saw_the_same_images(record):
     with pytest.raises(ValueError, match='other images'): E.increments([record, made_up(record, ann=True, split='0'*8)])
+    with pytest.raises(ValueError, match='dropout=0.1 saw other images'): E.differences([record, made_up(record, dropout=.1, split='0'*8)])
+
+def ahead(record, gains, folds=(None,), **changes):
+    "Runs of `record`'s configuration, and of one that is ahead of it by `gains` points, a seed each, on every fold"
+    first = {(i, f): 50+7*i for i in range(len(gains)) for f in folds}
+    def made(percent, **kw): return made_up(record, test_accuracy=percent/100, valid_accuracy=percent/100, **kw)
+    return [made(v, seed=i, fold=f) for (i,f),v in first.items()] + [made(v+gains[i], seed=i, fold=f, **changes) for (i,f),v in first.items()]
+
+def test_differences_are_between_runs_of_a_seed(record):
+    "Seeds that lie seven points apart do not hide a feature that gains one or two on each: Student's t for 1, 2, 3 is 2 +- 2.484"
+    rs = ahead(record, [1, 2, 3], dropout=.1)
+    for on in ('test', 'valid'):
+        t = E.differences(rs, on=on).loc['dropout=0.1']
+        assert (t.pairs, t.ahead)==(3, 3) and t[['first (%)', 'this (%)', 'difference', 'low', 'high']].tolist()==pytest.approx([57, 59, 2, 2-2.4841, 2+2.4841], abs=1e-3)
+    assert E.differences(rs[::-1], on='valid').difference.tolist()==pytest.approx([-2]) # against the first of the list
+    assert E.differences(rs[::-1], E.config_of(record), on='valid').index.tolist()==['dropout=0.1']
+    with pytest.raises(ValueError, match='dropout=0.1 has a run with seed 2 and fold None'): E.differences(rs[:2]+rs[3:])
+    with pytest.raises(ValueError, match='`on` is'): E.differences(rs, on='train')
+
+def test_each_pair_has_a_row(record):
+    rs = ahead(record, [1, -2], dropout=.1)
+    t = E.differences(rs, on='valid', each=True)
+    assert t.index.tolist()==[('dropout=0.1', 'seed 0'), ('dropout=0.1', 'seed 1')] and t.index.names==['network', 'run']
+    assert t.difference.tolist()==pytest.approx([1, -2]) and t.ahead.tolist()==[1, 0] and t.low.isna().all() # validation answers are not on record
+    own = E.differences(rs, each=True) # of the test images they are: the same answers in all of these
+    assert (own.low<=0).all() and (own.high>=0).all()
+    twins = E.increments([made_up(record, seed=i, fold=f, ann=a) for i in range(2) for f in range(2) for a in (False, True)], each=True)
+    assert twins.index.tolist()==[('baseline', f'seed {i}, fold {f}') for i in range(2) for f in range(2)]
+
+def test_folds_have_wider_intervals(record):
+    "Nadeau and Bengio's: six values of 2/3 folds, of which each validates on a part of what the others train on"
+    share = record['images']['valid']/record['images']['train']
+    wide,narrow = (E.differences(ahead(record, [1, 2, 3], f, dropout=.1)).iloc[0] for f in ((0, 1), (None,)))
+    s = torch.tensor([1., 1, 2, 2, 3, 3]).std().item()
+    assert wide.high-wide.difference==pytest.approx(2.5706*s*(1/6+share)**.5, abs=1e-3)
+    t = E.table(ahead(record, [0, 0, 0], (0, 1))[:6]).iloc[0]
+    s = 100*torch.tensor([.5, .5, .57, .57, .64, .64]).std().item()
+    assert t.high-t['test (%)']==pytest.approx(2.5706*s*(1/6+share)**.5, abs=1e-3)
 
 def test_what_is_lacking_can_be_made(tmp_path):
     with pytest.raises(ValueError, match='--data FashionMNIST --part 1000 --num_steps 20 --epochs 4 --seeds 1,2'): studies.study('folds', 'FashionMNIST', tmp_path, of=(1, 2), part=1000)
@@ -442,7 +480,7 @@ def test_weights_of_nobody_are_told(tmp_path):
 nothing = None, 3, True, 'x', -1, math.nan, [], {}, torch.zeros(2)
 no_count = True, 'x', -2, math.nan, [], {}, torch.zeros(2)
 asked = dict(run=run, run_all=lambda o: run_all([o]), seeds=lambda o: E.seeds([o]), folds=lambda o: E.folds([o]), with_twins=lambda o: E.with_twins([o]), grid=E.grid, table=E.table, records=lambda o: E.table([o]),
-             increments=E.increments, one_by_one=E.one_by_one, best=E.best, groups=E.groups, study=studies.study, ablation=lambda o: studies.ablation(o, 'shift'), depths=studies.depths)
+             increments=E.increments, differences=E.differences, one_by_one=E.one_by_one, best=E.best, groups=E.groups, study=studies.study, ablation=lambda o: studies.ablation(o, 'shift'), depths=studies.depths)
 counts = dict(jobs=lambda o: run_all([tiny], jobs=o), k=lambda o: E.folds([tiny], o), time_text=E.time_text,
               counted=lambda o: E.counted(E.data_for(tiny).test, o), steady=lambda o: E.steady(o).__enter__())
 

@@ -171,6 +171,14 @@ def test_seed_interval_of_few():
         with pytest.raises(ValueError, match='`values` is .*one finite number a seed'): seed_interval(bad)
     with pytest.raises(ValueError, match='`confidence`'): seed_interval([1, 2], 95)
 
+def test_folds_overlap():
+    "Nadeau and Bengio: of five folds the variance of the mean is 1/5 + 1/4 of the values', not 1/5"
+    v = [.3, .5, .2, .6, .4]
+    a,b = seed_interval(v),seed_interval(v, overlap=.25)
+    assert a[:2]==b[:2] and (b.high-b.mean)/(a.high-a.mean)==pytest.approx(1.5)
+    for odd in (-.1, math.nan, math.inf, None, 'x', True):
+        with pytest.raises(ValueError, match='`overlap` is'): seed_interval(v, overlap=odd)
+
 def test_counts_of_torch_numpy_and_pandas_are_counts():
     want = accuracy_interval(3, 10)
     for k,n in ((torch.tensor(3), 10), (np.int64(3), np.uint8(10)), (3., 10.), (np.float32(3), torch.tensor(10.)), (np.array(3), 10)):

@@ -66,7 +66,7 @@ good = pd.DataFrame({'test (%)': [1., 2.], 'low': [0., 1.], 'high': [2., 3.], 'e
 things = None, 'x', True, 3, math.nan, [], {}
 calls = dict(
     one_image_model=lambda o: P.one_image(o, image), one_image=lambda o: P.one_image(snn, o), rasters=lambda o: P.plot_rasters(o, image), rasters_image=lambda o: P.plot_rasters(snn, o), current=lambda o: P.layer_current(o, image),
-    membranes=lambda o: P.plot_membranes(o, image), confusion=P.plot_confusion, mistakes=lambda o: P.plot_mistakes(o, [], []), accuracies=P.plot_accuracies, costs=P.plot_costs, series=lambda o: P.plot_series(o or None, 'x'),
+    membranes=lambda o: P.plot_membranes(o, image), confusion=P.plot_confusion, mistakes=lambda o: P.plot_mistakes(o, [], []), accuracies=P.plot_accuracies, forest=P.plot_forest, costs=P.plot_costs, series=lambda o: P.plot_series(o or None, 'x'),
     series_table=lambda o: P.plot_series(dict(a=([1], o)), 'x'), encode=P.encode_image, code=lambda o: P.encode_image(image, o), encoded=P.plot_encoded, drive=P.drive_neuron, driven=P.plot_driven, taught=P.plot_taught,
     see=lambda o: P.see_image(o, snn, image), see_twin=lambda o: P.see_image(snn, o, image), see_image=lambda o: P.see_image(snn, snn, o), seen=P.plot_seen, spent=P.spent, rates=lambda o: P.result_table(answer, answer, snn, snn, o),
     read=lambda o: P.read_out(image, o))
@@ -79,6 +79,22 @@ counts = dict(
 def test_odd_calls_are_named(call, odd):
     for o in odd:
         with pytest.raises(ValueError, match=' but '): call(o)
+
+def comparisons(names, rows): return pd.DataFrame(rows, names, ['difference', 'low', 'high'])
+
+def test_forest():
+    "A row for each comparison and each of its pairs, where its numbers say, and thin if it is a pair"
+    t = comparisons(['a', 'b'], [[2., 1., 3.], [0., -1., 1.]])
+    pairs = comparisons(pd.MultiIndex.from_product([['a', 'b'], ['seed 1', 'seed 2']]), [[1.5, 1., 2.], [2.5, 2., 3.], [.5, 0., 1.], [-.5, math.nan, math.nan]])
+    ax = P.plot_forest(t, pairs, Figure()).axes[0]
+    assert [o.get_text() for o in ax.get_yticklabels()]==['seed 1', 'seed 2', 'a', 'seed 1', 'seed 2', 'b'] and ax.get_xlabel().startswith('difference (points)')
+    dots = [o for o in ax.lines if o.get_marker() in 'Do']
+    assert [(o.get_xdata()[0], o.get_marker()) for o in dots]==[(1.5, 'o'), (2.5, 'o'), (2., 'D'), (.5, 'o'), (-.5, 'o'), (0., 'D')]
+    ends = [s[:, 0].tolist() for o in ax.collections for s in o.get_segments() if s.size]
+    assert ends==[[1, 2], [2, 3], [1, 3], [0, 1], [-1, 1]] # what has no interval has a dot
+    assert len(P.plot_forest(t.rename(columns=dict(difference='increment')), fig=Figure()).axes[0].get_yticks())==2
+    for each in (pairs.loc[['a']], pairs.drop(columns='low'), t, pairs.rename(columns=dict(difference='increment')), 3, pd.DataFrame()):
+        with pytest.raises(ValueError, match='`each` '): P.plot_forest(t, each)
 
 @pytest.mark.parametrize('f', [P.plot_accuracies, P.plot_costs])
 def test_tables_without_rows_or_columns_are_told(f):
