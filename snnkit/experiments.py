@@ -6,9 +6,9 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/experiments
 
 # %% auto #0
 __all__ = ['data_for', 'network', 'counted', 'count', 'answers', 'steady_mode', 'steady', 'workplace', 'run', 'effort',
-           'time_text', 'run_all', 'folds', 'seeds', 'with_twins', 'grid', 'groups', 'spread', 'overlap_of', 'table',
-           'one_by_one', 'best', 'increments', 'differences', 'Config', 'Store', 'config_of', 'describe', 'key', 'pack',
-           'provenance', 'resolve', 'results_home', 'unpack']
+           'time_text', 'run_all', 'folds', 'seeds', 'with_twins', 'grid', 'groups', 'spread', 'table', 'one_by_one',
+           'best', 'increments', 'differences', 'Config', 'Store', 'config_of', 'describe', 'key', 'pack', 'provenance',
+           'resolve', 'results_home', 'unpack']
 
 # %% ../nbs/experiment/11_experiments.ipynb #0c4a8e15
 import inspect, json, math, os, shutil, time, warnings
@@ -505,6 +505,14 @@ def base_of(
     need(ok, f'`base` is {str(base)[:60]}', 'it must be a `Config` or None', 'None takes that of the first record.')
     return base or config_of(records[0])
 
+# %% ../nbs/experiment/11_experiments.ipynb #59d0e6b6
+def overlap_of(
+    records:list # of one configuration
+)->float:        # validation images over training images; 0 if there is one split only
+    "How much the splits of several runs have in common."
+    images,split = records[0]['images'],{r['config']['fold'] for r in records}
+    return images['valid']/images['train'] if len(split)>1 else 0.
+
 # %% ../nbs/experiment/11_experiments.ipynb #59d0e6b7
 def groups(
     records:list # of runs
@@ -524,13 +532,6 @@ def spread(
     if len(values)==1: return values[0],*single
     mean,_,low,high = seed_interval(values, confidence, overlap)
     return mean,low,high
-
-def overlap_of(
-    records:list # of one configuration
-)->float:        # validation images over training images; 0 if there is one split only
-    "How much the splits of several runs have in common."
-    images,split = records[0]['images'],{r['config']['fold'] for r in records}
-    return images['valid']/images['train'] if len(split)>1 else 0.
 
 # %% ../nbs/experiment/11_experiments.ipynb #6fb20c94
 def usual(

@@ -14,6 +14,7 @@ from snnkit.core import own_stream
 from snnkit.data import Augmented, Images, batches, crop_flip, evenly, load
 from snnkit.layers import IF, LIF, AvgPool2d, Conv2d, Flatten, Integrator, Linear, Neuron, Poisson, spike_trains, use
 from snnkit.models import lenet, twin, vgg9
+from snnkit.studies import textbook
 from snnkit.training import (TET, Run, check_settings, computed_by, cosine, cross_entropy, describe, evaluate, fit, load_weights, read_checkpoint,
                              read_tensors, save_checkpoint, save_weights, set_seed, squared_error, undisturbed, warn_of_rates, write_tensors)
 
@@ -84,11 +85,10 @@ def test_a_first_network_of_ones_own_learns_the_digits(name):
     fit(net, d, epochs=2, quiet=True, calibrate=True)
     assert evaluate(net, d.test).accuracy >= .9
 
-def textbook(d, epochs=1, batch_size=32, lr=1e-3, seed=42):
-    "A LeNet with ReLUs as the tutorials of PyTorch train one: nothing of it is the kit's"
+def by_the_book(d, epochs=1, batch_size=32, lr=1e-3, seed=42):
+    "A LeNet with ReLUs as the tutorials of PyTorch train one: nothing of the training is the kit's"
     torch.manual_seed(seed)
-    net = nn.Sequential(nn.Conv2d(1, 20, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(20, 50, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2),
-                        nn.Flatten(), nn.Linear(2450, 200), nn.ReLU(), nn.Linear(200, 10))
+    net = textbook()
     opt,(x,y) = torch.optim.Adam(net.parameters(), lr),(torch.stack([o for o,_ in d.train]), torch.tensor([o for _,o in d.train]))
     for _ in range(epochs):
         for b in torch.randperm(len(x)).split(batch_size):
@@ -103,7 +103,7 @@ def test_a_twin_is_as_good_as_a_textbook_net():
     set_seed(42)
     ann = twin(lenet(), readout=.1)
     fit(ann, d, epochs=1, batch_size=32, quiet=True)
-    assert evaluate(ann, d.test).accuracy >= evaluate(textbook(d), d.test).accuracy-.01
+    assert evaluate(ann, d.test).accuracy >= evaluate(by_the_book(d), d.test).accuracy-.01
 
 def test_tet_is_the_same_however_layers_compute():
     x,y = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0)),torch.arange(4)
