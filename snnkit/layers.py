@@ -7,7 +7,7 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/network/layers.html.md
 # %% auto #0
 __all__ = ['roads', 'norms', 'flat_norms', 'Road', 'found', 'has', 'mode', 'use', 'open_roads', 'offer', 'dense', 'check_tensor',
            'OverTime', 'Conv2d', 'Linear', 'AvgPool2d', 'Flatten', 'MaxPool2d', 'Norm', 'BatchNorm2d', 'BatchNorm1d',
-           'Poisson', 'Dropout', 'Neuron', 'LIF', 'unchanged', 'IF', 'Integrator', 'check_module', 'watch',
+           'Poisson', 'Dropout', 'Neuron', 'LIF', 'unchanged', 'IF', 'Integrator', 'PLIF', 'check_module', 'watch',
            'spike_trains', 'ToThreshold', 'ThresholdBatchNorm2d', 'ThresholdBatchNorm1d', 'PerStep', 'ForEachStep',
            'StepBatchNorm2d', 'StepBatchNorm1d', 'ScaledByStep', 'ScaledBatchNorm2d', 'ScaledBatchNorm1d', 'make_norm',
            'merged', 'fold', 'Subsample', 'Residual']
@@ -30,7 +30,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from . import encoding
 from .core import check_choice, check_number, check_steps, check_whole, need
 from .encoding import Encoder
-from .spikebp import check_leak, check_neuron, integrate, lif, lif_step
+from .spikebp import check_leak, check_neuron, integrate, lif, lif_step, surrogates
 
 # %% ../nbs/network/04_layers.ipynb #88ca5ff6
 class Road(NamedTuple):
@@ -371,6 +371,35 @@ class Integrator(nn.Module):
     def counterpart(self):
         "What takes its place in a conventional network."
         return nn.Identity()
+
+# %% ../nbs/network/04_layers.ipynb #5777ee71
+class PLIF(Neuron):
+    "LIF neurons that learn the leak of their layer (Fang et al. 2021)."
+    def __init__(self,
+        leak:float=.9,      # membrane left after a step before anything is learned, in (0, 1)
+        threshold:float=1., # spike when the membrane is above it
+        reset:str='zero',   # 'zero' or 'subtract'
+        refractory:int=0,   # steps of rest after a spike
+        grad='atan'         # a surrogate's name, or a function of `u - threshold`
+    ):
+        super().__init__()
+        check_neuron(leak, threshold, reset, refractory, grad)
+        need(leak<1, f'`leak` is {leak}', 'a leak that is learned begins below 1', 'Usual are 0.5 to 0.9.')
+        need(callable(grad) or grad in surrogates, f'`grad` is {grad!r}', 'a leak is learned by a surrogate only',
+             f"Take one of {', '.join(surrogates)}.")
+        self.w = nn.Parameter(torch.tensor(float(leak)).logit())
+        self.threshold,self.reset,self.refractory,self.grad = threshold,reset,refractory,grad
+
+    @property
+    def leak(self):
+        "The leak now, a tensor with a gradient."
+        return self.w.sigmoid()
+
+    def step(self, x, state):
+        "One step of `lif`, differentiable in the leak too."
+        return lif_step(x, state, self.leak, self.threshold, self.reset, self.refractory, self.grad)
+
+    def extra_repr(self): return f'leak={self.leak.item():.3g}, threshold={self.threshold}, reset={self.reset!r}'
 
 # %% ../nbs/network/04_layers.ipynb #0a8fecd0
 def check_module(

@@ -27,7 +27,7 @@ def check_constant(
     "Raise a ValueError if `value` is a tensor: it would be used, and would silently get no gradient."
     need(not isinstance(value, torch.Tensor), f'`{name}` is a {type(value).__name__}',
          'no gradient of `lif` reaches it: it must be a number',
-         f'Give `float({name})`, or write a `Neuron` that learns it, as the chapter on layers does (PLIF).')
+         f'Give `float({name})`, or take a `PLIF`, which learns its leak, or a `Neuron` of your own.')
 
 def check_leak(
     leak:float # membrane left after a step

@@ -8,7 +8,7 @@ from torch import nn
 from same import images, normed, randomised, resnet
 from snnkit.core import seeded
 from snnkit.encoding import poisson
-from snnkit.layers import (IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d, Neuron, OverTime, Poisson,
+from snnkit.layers import (IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d, Neuron, OverTime, PLIF, Poisson,
                            Residual, ScaledBatchNorm2d, StepBatchNorm2d, Subsample, ThresholdBatchNorm2d, dense, fold, make_norm, merged,
                            norms, spike_trains, unchanged, use, watch)
 from snnkit.models import lee_init, lenet, twin, vgg9
@@ -265,6 +265,39 @@ def test_lif_by_steps(grad, options):
         answers.append(x.grad)
     assert torch.allclose(*answers, atol=1e-12) and answers[0].any()
 
+@pytest.mark.parametrize('grad', surrogates)
+@pytest.mark.parametrize('options', [dict(), dict(reset='subtract'), dict(threshold=.5, refractory=2)], ids=str)
+def test_a_learned_leak(grad, options):
+    "Spikes and gradients of the currents are a LIF's with that leak; the leak's own gradient is that of the loop, written out with a leak that has one"
+    layer,x = PLIF(.8, grad=grad, **options).double(),currents.clone().requires_grad_()
+    pull = torch.randn(currents.shape, generator=seeded(1), dtype=torch.float64)
+    layer.w.data.copy_(torch.tensor(.8, dtype=torch.float64).logit())
+    gx,gw = torch.autograd.grad((layer(x)*pull).sum(), (x, layer.w))
+    fixed = LIF(.8, grad=grad, **options)
+    assert layer(x).equal(fixed(x)) and torch.allclose(gx, torch.autograd.grad((fixed(x)*pull).sum(), x)[0], atol=1e-12)
+    leak,m,asleep,total = torch.tensor(.8, dtype=torch.float64, requires_grad=True),torch.zeros(3, 4, dtype=torch.float64),[],0.
+    for x_t,p in zip(currents, pull):
+        awake = 1-sum(asleep) if options.get('refractory') else 1.
+        u = m+awake*x_t
+        v = u-layer.threshold
+        s = (v>0).double()
+        total = total + (p*awake*(surrogates[grad](v.detach())*v)).sum() # the slope times the distance has the surrogate's gradient
+        m = leak*(u-layer.threshold*awake*s if layer.reset=='subtract' else u*(1-awake*s))
+        asleep = [*asleep, awake*s][-2:]
+    want = torch.autograd.grad(total, leak)[0]*.8*.2 # of a sigmoid
+    assert torch.allclose(gw, want, rtol=1e-9) and gw.abs()>1e-6
+
+def test_a_learned_leak_learns():
+    "Towards the leak of the neurons that it is shown"
+    x = 2*torch.rand(30, 1, 200, generator=seeded(3))-.5
+    want,layer = LIF(.9, reset='subtract')(x),PLIF(.5, reset='subtract')
+    opt = torch.optim.Adam(layer.parameters(), .05)
+    for _ in range(60):
+        opt.zero_grad()
+        (layer(x)-want).cumsum(0).square().mean().backward()
+        opt.step()
+    assert abs(layer.leak.item()-.9)<.03
+
 class Adaptive(Neuron):
     "A neuron of ten lines: its threshold rises with every spike, and it learns its leak"
     def __init__(self):
@@ -319,7 +352,7 @@ def test_a_parameter_without_gradient_is_refused(option, value):
     with expect_fail(ValueError, contains=f'`{option}` is a {type(value).__name__}'): LIF(**{option: value})
     layer = LIF(grad='atan')
     setattr(layer, option, value)
-    with expect_fail(ValueError, contains='write a `Neuron` that learns it'): layer(currents)
+    with expect_fail(ValueError, contains='take a `PLIF`, which learns its leak'): layer(currents)
     if option=='leak':
         with expect_fail(ValueError, contains='no gradient'): Integrator(value)
 

@@ -6,9 +6,9 @@ from torch import nn
 from torchvision.models import efficientnet_b0, efficientnet_b1, efficientnet_b4
 from torchvision.models.efficientnet import MBConv
 from snnkit.core import seeded
-from snnkit.encoding import Direct
+from snnkit.encoding import Direct, Encoder
 from snnkit.layers import dense, use
-from snnkit.layers import (IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d, Neuron, Poisson, Residual,
+from snnkit.layers import (IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d, Neuron, PLIF, Poisson, Residual,
                            Subsample, norms, watch)
 from snnkit.models import (MeanOverTime, build, calibrate, check_model, efficientnet, find_factor, imported, lee_init, lenet, load_state, makers, models,
                            neuron_rates, plain, resnet, resnet9, resnet11, takes_trains, twin, vgg, vgg9)
@@ -164,6 +164,27 @@ def test_options_arrive():
 
 def test_a_norm_per_step_takes_the_encoders_steps():
     for f in (vgg, resnet9): assert f(width=2, encoder=Direct(3), norm='step', image_size=8)(images(2, 3, 8)).shape==(2, 10)
+
+def test_neurons_of_another_class_and_max_pools():
+    "In every family; what is between the layers is spikes, and the twin is made"
+    for name in models:
+        net,x = tiny(name, cell='snnkit.layers:PLIF', grad='atan', max_pools=True, norm='shared', leak=.8)
+        hidden = [m for m in net.modules() if isinstance(m, PLIF)]
+        assert hidden and all(m.leak.item()==pytest.approx(.8) for m in hidden) and net.readout.leak==.8
+        assert not any(isinstance(m, LIF) and not isinstance(m, IF) for m in net.modules())
+        assert any(isinstance(m, MaxPool2d) for m in net.modules())==any(isinstance(m, AvgPool2d) for m in tiny(name)[0].modules())
+        net(x).square().sum().backward()
+        assert all(m.w.grad is not None for m in hidden) and any(m.w.grad.abs()>0 for m in hidden)
+        ann = twin(net)
+        assert ann(x).shape==(3, 10) and not any(isinstance(m, Neuron) for m in ann.modules())
+
+def test_behind_a_max_pool_nothing_has_to_fire():
+    net = tiny('vgg', max_pools=True)[0]
+    assert not any(isinstance(m, IF) for m in net.modules()) and sum(isinstance(m, MaxPool2d) for m in net)==3
+
+@pytest.mark.parametrize('cell', ['PLIF', 'nowhere:PLIF', 'snnkit.layers:', 'snnkit.layers:fold', 3, None, Encoder, LIF()], ids=str)
+def test_what_is_no_class_of_neurons(cell):
+    with pytest.raises(ValueError, match='`cell` is .*, but '): lenet(cell=cell)
 
 def test_signatures_name_every_option():
     for f,g in ((vgg9, vgg), (resnet9, resnet), (resnet11, resnet)):
