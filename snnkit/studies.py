@@ -95,7 +95,9 @@ def textbook_for(
 )->Config:      # of a run without spikes
     "The textbook's LeNet on the images of `base`, for as many epochs, with a norm if that has one."
     check_configs([base])
-    return replace(base, **its_twin, model='snnkit.studies:textbook', readout=1., loss='cross_entropy')
+    no_spikes = dict(options={}, num_steps=Config.num_steps, grad=Config.grad, encoder=Config.encoder)
+    book = dict(model='snnkit.studies:textbook', readout=1., loss='cross_entropy')
+    return replace(base, **its_twin | no_spikes | book)
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f1e
 def _deep(base): # it does not train without a norm

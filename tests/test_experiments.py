@@ -333,6 +333,15 @@ def test_folds_have_wider_intervals(record):
     s = 100*torch.tensor([.5, .5, .57, .57, .64, .64]).std().item()
     assert t.high-t['test (%)']==pytest.approx(2.5706*s*(1/6+share)**.5, abs=1e-3)
 
+@pytest.mark.parametrize('changes', [dict(), dict(norm='step', num_steps=3), dict(grad='atan', encoder='direct', options=dict(leak=.5), distill=.5)], ids=str)
+def test_the_textbook_has_no_spikes(changes):
+    "Whatever the spiking network is like, its textbook can be built and has torch's norms if that has one"
+    c = studies.textbook_for(replace(tiny, **changes))
+    net = E.network(c, E.data_for(c))
+    assert {type(m).__module__.split('.')[0] for m in net.modules()}=={'torch'} and net(torch.rand(2, 1, 28, 28)).shape==(2, 10)
+    norms = [m for m in net.modules() if isinstance(m, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))]
+    assert c.ann and len(norms)==(3 if c.norm else 0) and c.seed==tiny.seed
+
 def test_what_is_lacking_can_be_made(tmp_path):
     with pytest.raises(ValueError, match='--data FashionMNIST --part 1000 --num_steps 20 --epochs 4 --seeds 1,2'): studies.study('folds', 'FashionMNIST', tmp_path, of=(1, 2), part=1000)
     assert [c.seed for c in E.seeds([tiny], 7)]==[7]
