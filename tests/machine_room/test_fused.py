@@ -90,6 +90,7 @@ def test_gradients_between_spikes_are_not_even_looked_at():
 @on_device
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_under_autocast(dtype):
+    torch.manual_seed(0) # of some weights nothing fires
     fc,x = torch.nn.Linear(6, 5).to(dev),torch.rand(20, 3, 6, generator=seeded(0)).to(dev)*4
     with torch.autocast(dev, dtype=dtype):
         y = fc(x)
