@@ -608,6 +608,17 @@ def best(
     def rank(rs): return right(rs),-np.mean([error(r) for r in rs])
     return config_of(max(groups(records).values(), key=rank)[0])
 
+# %% ../nbs/experiment/11_experiments.ipynb #7af41c0c
+def check_splits(
+    pairs:list, # of records
+    name:str,   # of the network, for messages
+    other:str   # what it is compared with
+):
+    "Raise a ValueError unless the two of each pair saw the same images."
+    same = all(a['split']==b['split'] for a,b in pairs)
+    mend = 'The data have changed; train both with `fresh=True`.'
+    need(same, f'{name} saw other images than {other}', 'the split must be the same', mend)
+
 # %% ../nbs/experiment/11_experiments.ipynb #7af41c0d
 def paired(
     rs:list,     # records of one spiking network
@@ -618,9 +629,7 @@ def paired(
     pairs = [(r, by.get(key(config_of(r, **its_twin)))) for r in rs]
     mend = 'Use `run_all(with_twins(configs))`.'
     need(all(t for _,t in pairs), f'{name} has no twin among the records', 'each needs one', mend)
-    same = all(s['split']==t['split'] for s,t in pairs)
-    mend = 'The data have changed; train both with `fresh=True`.'
-    need(same, f'{name} and its twin saw other images', 'the split must be the same', mend)
+    check_splits(pairs, name, 'its twin')
     return pairs
 
 def increment(
@@ -685,8 +694,7 @@ def partners(
     mend = 'Make the runs of both from the same seeds and folds.'
     need(not lack, f'{name} has a run with seed {lack[0].seed} and fold {lack[0].fold}' if lack else '',
          'the first configuration has none to compare it with', mend)
-    same = all(a['split']==b['split'] for a,b in pairs)
-    need(same, f'{name} saw other images than the first configuration', 'the split must be the same', mend)
+    check_splits(pairs, name, 'the first configuration')
     return pairs
 
 def difference(

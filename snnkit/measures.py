@@ -295,8 +295,10 @@ def adder(
         usual = dict(layer=layer, shape=shape, steps=len(steps), active=0, dense=0, total=0,
                      spikes=True, same=True, areas=areas)
         r = rows.setdefault((name, shape), usual)
-        r['active'] = r['active'] + over_images(steps, lambda o: o.sign().abs()).double().cpu()
-        r['total'] = r['total'] + over_images(steps, torch.abs).double().cpu()
+        active = over_images(steps, lambda o: o.sign().abs())
+        total = active if fires else over_images(steps, torch.abs)
+        r['active'] = r['active'] + active.double().cpu()
+        r['total'] = r['total'] + total.double().cpu()
         r['dense'] += y.numel()*layer.weight[0].numel()
         r['spikes'] = r['spikes'] and fires
         r['same'] = r['same'] and all(torch.equal(o, steps[0]) for o in steps)

@@ -395,14 +395,16 @@ def result_table(
 
 # %% ../nbs/experiment/09_plots.ipynb #9d3e05a7
 def check_table(
-    t,       # what ought to be a table of runs
-    *columns # that it must have
+    t,        # what ought to be a table of runs
+    *columns, # that it must have
+    name='t', # of the argument
+    mend='Use `table(records)`.'
 ):
     "Raise a ValueError unless `t` is a data frame with rows and `columns`."
-    check_kind('t', t, pd.DataFrame, 'Use `table(records)`.')
+    check_kind(name, t, pd.DataFrame, mend)
     lacks = [o for o in columns if o not in t]
-    need(len(t), '`t` is empty', 'it must have a row', 'Use `table(records)`.')
-    need(not lacks, f'`t` has no column {", ".join(lacks)}', f'it needs {", ".join(columns)}', 'Use `table(records)`.')
+    need(len(t), f'`{name}` is empty', 'it must have a row', mend)
+    need(not lacks, f'`{name}` has no column {", ".join(lacks)}', f'it needs {", ".join(columns)}', mend)
 
 def whiskers(
     t:pd.DataFrame # what `table` gives
@@ -483,13 +485,10 @@ def check_forest(
 )->str:  # 'increment' or 'difference', the column to draw
     "Raise a ValueError unless both can be drawn."
     mend = 'Use `increments(records)` or `differences(records)`, and the same with `each=True`.'
-    check_kind('t', t, pd.DataFrame, mend)
-    what = 'increment' if 'increment' in t else 'difference'
-    check_table(t, what, 'low', 'high')
+    what = 'increment' if 'increment' in getattr(t, 'columns', ()) else 'difference'
+    check_table(t, what, 'low', 'high', mend=mend)
     if each is None: return what
-    check_kind('each', each, pd.DataFrame, mend)
-    need({what, 'low', 'high'} <= {*each}, f'`each` has the columns {", ".join(map(str, each))}',
-         f'it needs {what}, low, high', mend)
+    check_table(each, what, 'low', 'high', name='each', mend=mend)
     lacks = [o for o in t.index if o not in each.index]
     need(not lacks and each.index.nlevels==2, f'`each` has {"no pairs of " + str(lacks[0]) if lacks else "no runs"}',
          'it must have them for each row of `t`', mend)
