@@ -7,8 +7,8 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/experiments
 # %% auto #0
 __all__ = ['data_for', 'network', 'counted', 'count', 'answers', 'steady_mode', 'steady', 'workplace', 'run', 'effort',
            'time_text', 'run_all', 'folds', 'seeds', 'with_twins', 'grid', 'groups', 'spread', 'table', 'one_by_one',
-           'best', 'increments', 'differences', 'Config', 'Store', 'config_of', 'describe', 'key', 'pack', 'provenance',
-           'resolve', 'results_home', 'unpack']
+           'best', 'increments', 'differences', 'decided', 'in_words', 'Config', 'Store', 'config_of', 'describe',
+           'key', 'pack', 'provenance', 'resolve', 'results_home', 'unpack']
 
 # %% ../nbs/experiment/11_experiments.ipynb #0c4a8e15
 import inspect, json, math, os, shutil, time, warnings
@@ -96,7 +96,8 @@ def model_arguments(
     shape = dict(num_classes=data.num_classes, in_channels=data.in_channels, image_size=h if h==w else (h, w))
     encoder = Direct(config.num_steps) if config.encoder=='direct' else None
     more = {k: getattr(config, k) for k in ('num_steps', 'norm', 'dropout', 'grad', 'norm_head')}
-    return shape | more | dict(encoder=encoder, readout=config.readout or 1.)
+    sizes = {k: v for k,v in dict(kappa=config.kappa, readout=config.readout).items() if v is not None}
+    return shape | more | sizes | dict(encoder=encoder)
 
 # what a model need not take if it is so
 left_out = dict(num_steps=Config.num_steps, norm=None, dropout=0., grad=Config.grad, encoder=None,
@@ -732,3 +733,32 @@ def differences(
         name = describe(config_of(rs[0]), base)
         rows |= {k: difference(o, on, confidence) for k,o in apart(name, partners(rs, by, name), each).items()}
     return as_rows(rows)
+
+# %% ../nbs/experiment/11_experiments.ipynb #c5e82d24
+def lead_of(
+    r:pd.Series # a row of `differences` or `increments`
+)->tuple:       # points, low, high; of an increment the spiking network's lead
+    "By how much a row's network is ahead, with its interval; raises ValueError for other rows."
+    what = next((o for o in ('difference', 'increment') if o in r), None)
+    need(what, f'`r` has {", ".join(map(str, r.index))}', 'it must be a row of `differences` or `increments`',
+         'Take one, such as `differences(records).iloc[0]`.')
+    if what=='difference': return r.difference,r.low,r.high
+    return -r.increment,-r.high,-r.low
+
+# %% ../nbs/experiment/11_experiments.ipynb #c5e82d21
+def decided(
+    r:pd.Series # a row of `differences` or `increments`
+)->str:         # 'yes', 'no' or 'not decided'
+    "Is the network of this row ahead? Not decided where the interval holds 0, or is not known."
+    _,low,high = lead_of(r)
+    if low>0: return 'yes'
+    return 'no' if high<0 else 'not decided'
+
+def in_words(
+    r:pd.Series, # a row of `differences` or `increments`
+    digits:int=1 # behind the point
+)->str:          # such as '2.0 points ahead'
+    "By how much the network of this row is ahead or behind, as a sentence of a lesson says it."
+    points,low,high = lead_of(r)
+    text = f'{abs(points):.{digits}f} points {"ahead" if points>0 else "behind"}'
+    return text if decided(r)!='not decided' else f'{text}, an interval that includes 0'

@@ -39,13 +39,17 @@ def later(
     "A field of `Config` that came later: as it was before it is no part of the `key`, so older records keep theirs."
     return field(default=default, metadata=dict(before=default if before is ... else before))
 
+class Settled:
+    "Its fields are checked, and brought into the form in which they are kept, when it is made."
+    def __post_init__(self): settle(self)
+
 def as_before()->dict: # name: value
     "Fields that came later, with the values of records that do not have them."
     return {f.name: f.metadata['before'] for f in fields(Config) if f.metadata}
 
 # %% ../nbs/experiment/10_store.ipynb #a7e50d18
 @dataclass(frozen=True)
-class Config:
+class Config(Settled):
     "All that a run depends on; raises ValueError for unknown names and settings without sense."
     data:str='digits'     # name or path, see `load`, or an import path of a function that gives a `Data`
     part:int=None         # images used of those that are not test; all if None
@@ -67,13 +71,13 @@ class Config:
     threads:int=1         # of torch
     loss:str=later('squared_error') # 'squared_error', 'cross_entropy' or 'tet', or an import path
     calibrate:bool=later(False)     # scale the first weights so that every layer fires? see `snnkit.models.calibrate`
-    readout:float=later(None, 1.)   # factor of the readout's first weights; None: 1, and .1 for a twin
+    readout:float=later(None, 1.)   # factor of the readout's first weights; None: the usual, a tenth of it for a twin
+    kappa:float=later(None, 2.)     # size of the first weights, see `snnkit.models.first_sizes`; None: the usual one
     norm_head:bool=later(True, False) # the norm behind the hidden linear layer too?
     smoothing:float=later(0.)       # share of the label that is spread over all classes, see `cross_entropy`
     distill:float=later(0.)         # share of the trained twin's answers in the error, see `Distilled`
     weight_decay:float=later(0.)    # of AdamW; 0 for Adam
     schedule:str=later('cosine')    # 'cosine' or 'warm_cosine', or an import path
-    def __post_init__(self): settle(self)
 
 # %% ../nbs/experiment/10_store.ipynb #922a2476
 def flag(name, value):
@@ -103,6 +107,7 @@ def tidied(
                   num_steps=(1, 'Usual are 10 to 100.'), threads=(1, 'Usual is 1.'))
     out = {k: check_whole(k, getattr(c, k), low, mend) for k,(low,mend) in counts.items()}
     if c.readout is not None: out['readout'] = check_number('readout', c.readout, '(0, inf)', 'Usual are 1 and 0.1.')
+    if c.kappa is not None: out['kappa'] = check_number('kappa', c.kappa, '(0, inf)', 'Lee et al. use 2.')
     if c.part is not None: out['part'] = check_whole('part', c.part, 1, 'None takes all images.')
     if c.fold is not None: out['fold'] = check_whole('fold', c.fold, 0, 'Folds count from 0.', out['folds']-1)
     ok = isinstance(c.data, (str, os.PathLike))

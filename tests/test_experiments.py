@@ -33,13 +33,13 @@ def record(tmp_path_factory):
     dict(data=None), dict(data=3), dict(part=0), dict(part='all'), dict(part=True), dict(fold=5), dict(fold=-1), dict(folds=1), dict(model=None), dict(model=len), dict(model='nowhere.nets:mine'),
     dict(model='snnkit.models:nothing'), dict(model='snnkit.models:models'), dict(model='__main__:mine'), dict(ann=1), dict(ann=None), dict(augment=3), dict(norm=[]), dict(loss='hinge'), dict(loss=None),
     dict(loss='nowhere:loss'), dict(calibrate='yes'), dict(seed=None), dict(seed=2**32), dict(epochs=True), dict(epochs='4'), dict(threads=None), dict(options=dict(widths={1})), dict(options=dict(norm='shared')), dict(options=dict(num_classes=3)),
-    dict(readout=0.), dict(norm_head=1), dict(smoothing=1., loss='tet'), dict(smoothing=.1), dict(distill=2.), dict(distill=.5, ann=True), dict(distill=.5, loss='tet'), dict(weight_decay=-1.), dict(schedule='step')])
+    dict(readout=0.), dict(kappa=0.), dict(norm_head=1), dict(smoothing=1., loss='tet'), dict(smoothing=.1), dict(distill=2.), dict(distill=.5, ann=True), dict(distill=.5, loss='tet'), dict(weight_decay=-1.), dict(schedule='step')])
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match=f'`{next(iter(wrong))}`'): Config(**wrong)
 
 def test_every_field_counts():
     other = dict(data='MNIST', part=1, fold=0, folds=3, model='vgg', options=dict(depth=5), ann=True, norm='shared', dropout=.1, augment='shift', encoder='direct', grad='atan',
-                 num_steps=1, epochs=1, batch_size=1, lr=.1, seed=1, threads=2, loss='cross_entropy', calibrate=True, readout=2., norm_head=False, smoothing=.2, distill=.3, weight_decay=.1, schedule='warm_cosine')
+                 num_steps=1, epochs=1, batch_size=1, lr=.1, seed=1, threads=2, loss='cross_entropy', calibrate=True, readout=2., kappa=3., norm_head=False, smoothing=.2, distill=.3, weight_decay=.1, schedule='warm_cosine')
     assert other.keys()==asdict(Config()).keys()
     def at(k): return Config(**{k: other[k]} | (dict(loss='tet') if k=='smoothing' else {}))
     assert len({key(at(k)) for k in other} | {key(Config())})==len(other)+1
@@ -55,12 +55,13 @@ def test_options_reach_the_model():
     assert E.network(c, d).conv1.out_channels==4
     with pytest.raises(ValueError, match='`options`.*breadth'): E.network(replace(c, options=dict(breadth=4)), d)
 
-@pytest.mark.parametrize('changes', [dict(readout=1.), dict(norm='shared', norm_head=False)], ids=str)
+@pytest.mark.parametrize('changes', [dict(readout=1.), dict(norm='shared', norm_head=False), dict(norm='shared', kappa=2.)], ids=str)
 def test_how_a_network_begins(changes):
     c = replace(tiny, **changes); d = E.data_for(c)
-    new,old = E.network(replace(c, readout=None, norm_head=True), d),E.network(c, d)
+    new,old = E.network(replace(c, readout=None, norm_head=True, kappa=None), d),E.network(c, d)
     ann,old_ann = (E.network(replace(o, ann=True), d) for o in (replace(c, readout=None), c))
     if 'readout' in changes: assert new.fc2.weight.equal(old.fc2.weight) and ann.fc2.weight.equal(.1*old_ann.fc2.weight) and old_ann.fc2.weight.equal(old.fc2.weight)
+    elif 'kappa' in changes: assert old.fc2.weight.std().item()==pytest.approx(6**.5*new.fc2.weight.std().item(), rel=1e-4)
     else: assert hasattr(new, 'norm3') and hasattr(old, 'norm2') and not hasattr(old, 'norm3')
 
 def test_a_run_learns_from_its_twin(tmp_path, monkeypatch):

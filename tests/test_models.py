@@ -131,22 +131,24 @@ def test_vgg9_is_lees_net_to_the_bit():
 
 @pytest.mark.parametrize('name', models)
 def test_norms_and_dropout_draw_nothing(name):
-    a,b = tiny(name)[0],tiny(name, norm='scaled', dropout=.2)[0]
+    a,b = tiny(name, norm=None, kappa=1.)[0],tiny(name, norm='scaled', dropout=.2, kappa=1., readout=1.)[0]
     weights = dict(b.named_parameters())
     for n,p in a.named_parameters(): assert p.equal(weights[n])
 
 @pytest.mark.parametrize('name', [o for o in models if o!='lenet'])
 def test_weights_are_drawn_with_the_nets_kappa(name):
-    net = build(name, width=1 if name=='efficientnet' else 8)
-    for m in net.modules():
-        if isinstance(m, (Conv2d, Linear)) and m.weight.numel()>4000:
-            assert m.weight.std().item()==pytest.approx(((2 if 'vgg' in name else 1)/m.weight[0].numel())**.5, rel=.05)
+    "Lee et al.'s without a norm, torch's own behind one, and what is asked for"
+    shape,lees = dict(width=1 if name=='efficientnet' else 8),2 if 'vgg' in name else 1
+    for kw,kappa in (dict(norm=None), lees),({}, 1/3),(dict(kappa=3.), 3):
+        torch.manual_seed(0)
+        for m in build(name, readout=1., **shape, **kw).modules():
+            if isinstance(m, (Conv2d, Linear)) and m.weight.numel()>4000: assert m.weight.std().item()==pytest.approx((kappa/m.weight[0].numel())**.5, rel=.05)
 
 @pytest.mark.parametrize('name', models)
 def test_first_scores_may_be_small(name):
     "Of the network and of its twin: the last layer alone is smaller"
     kind = dict(width=.1, depth=.3) if name=='efficientnet' else {} if name=='lenet' else dict(width=2)
-    torch.manual_seed(1); net = build(name, **kind)
+    torch.manual_seed(1); net = build(name, readout=1., **kind)
     torch.manual_seed(1); small = build(name, readout=.1, **kind)
     for other,twins in ((small, False), (twin(net, readout=.1), True)):
         weights = [*(twin(net) if twins else net).parameters()]
@@ -298,7 +300,7 @@ def test_factor_is_found(rate, log):
     (resnet11, dict(width=0), 'width'), (resnet9, dict(image_size=1), 'image_size'), (resnet, dict(blocks=((2, 0),)), 'stride'), (resnet, dict(blocks=((.5, 1),)), 'channels'),
     (lenet, dict(num_classes=0), '`num_classes` is 0'), (vgg9, dict(num_classes=True), '`num_classes` is True'), (resnet9, dict(in_channels=0), 'in_channels'),
     (efficientnet, dict(num_classes=-1), 'num_classes'), (lenet, dict(encoder='poisson'), '`encoder` is str'), (vgg9, dict(encoder=Direct), '`encoder` is'),
-    (lenet, dict(num_steps='x'), 'num_steps'), (lenet, dict(image_size=None), 'image_size'), (lenet, dict(dropout='x'), 'dropout'), (lenet, dict(kappa=None), 'kappa'),
+    (lenet, dict(num_steps='x'), 'num_steps'), (lenet, dict(image_size=None), 'image_size'), (lenet, dict(dropout='x'), 'dropout'), (lenet, dict(kappa=-1.), 'kappa'),
     (resnet9, dict(kappa=0), 'kappa'), (lenet, dict(leak=2), 'leak'), (resnet9, dict(reset='none'), 'reset'), (vgg9, dict(num_steps=0), 'num_steps'),
     (efficientnet, dict(width=0), '`width` is 0'), (efficientnet, dict(depth=-.5), '`depth` is -0.5'), (efficientnet, dict(width=math.inf), 'finite'), (efficientnet, dict(image_size=1), 'image_size')], ids=lambda o: getattr(o, '__name__', str(o)))
 def test_bad_arguments(f, kw, match):
