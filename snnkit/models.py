@@ -779,8 +779,8 @@ def load_state(
 
 # %% ../nbs/network/05_models.ipynb #81b2e40a
 digests = dict(digits=dict( # SHA-256 of the files
-    snn='1c0a36b119cfcdab9939b95f99559ff998fd38f305b4c7d62e5de69467ec620b',
-    ann='6d36f2e851efce24ee88448c5c92a610dfbb4fcffe6857eabca6ec500c24ea0f'))
+    snn='fbce676127eac6959e76e4cbbabdb1b91daf9d7e06aa29dab7cb8de1033b97f9',
+    ann='e61df4caf5e0158908b4e63350197e483bd67bfefb6d09464c0f28acf971ee24'))
 
 def load_shipped(
     model:nn.Module, # a `lenet`, or its twin; filled in place

@@ -11,7 +11,7 @@ from common import root
 @call_parse
 def main(epochs:int=30,    # of training
          num_steps:int=20): # time steps T
-    base = Config(data='digits', augment='shift', epochs=epochs, num_steps=num_steps)
+    base = Config(data='digits', augment='shift', epochs=epochs, num_steps=num_steps, calibrate=True, schedule='warm_cosine')
     for ann,kind in ((False, 'snn'), (True, 'ann')):
         with TemporaryDirectory() as tmp:
             record = run(replace(base, ann=ann), Store(root/'results'), 'pretrained-digits', weights=f'{tmp}/weights')
