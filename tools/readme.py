@@ -43,10 +43,14 @@ def home(nb):
     cells[0].source = '\n'.join([marker, '', '| Notebook | What it shows | |', '|---|---|---|', *map(row, notebooks(root))])
     return nb
 
+def linked(text):
+    "`text` with links to notebooks as they lead there from the README"
+    return re.sub(r'\]\((?!\w+:|[#/])', '](nbs/', text)
+
 def output(o, alt, pics):
     "One output of a cell as markdown; a picture is added to `pics`, and shown with its `alt` text"
     data = o.get('data', {'text/plain': o.get('text', '')})
-    if 'text/markdown' in data: return data['text/markdown']
+    if 'text/markdown' in data: return linked(data['text/markdown'])
     if 'image/png' not in data: return f"```\n{data.get('text/plain', '').rstrip()}\n```"
     name = f'images/index-{len(pics)+1}.png'
     pics[name] = b64decode(data['image/png'])
@@ -55,7 +59,7 @@ def output(o, alt, pics):
 def parts(cell, pics):
     "The pieces of markdown that `cell` becomes"
     off = {k for k,v in cell.directives_.items() if v == 'false'} # Quarto's `echo: false`, `output: false`, `include: false`
-    if cell.cell_type == 'markdown': yield re.sub(r'\]\((?!\w+:|[#/])', '](nbs/', cell.source)
+    if cell.cell_type == 'markdown': yield linked(cell.source)
     if cell.cell_type != 'code' or 'include' in off: return
     if 'echo' not in off: yield f'```python\n{cell.source.strip()}\n```'
     if 'output' not in off: yield from (output(o, alt, pics) for o,alt in zip(cell.outputs, alts(cell, cell.directives_)))
