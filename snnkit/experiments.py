@@ -7,8 +7,8 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/experiments
 # %% auto #0
 __all__ = ['data_for', 'network', 'counted', 'count', 'answers', 'steady_mode', 'steady', 'workplace', 'run', 'effort',
            'time_text', 'run_all', 'folds', 'seeds', 'with_twins', 'grid', 'groups', 'spread', 'table', 'one_by_one',
-           'best', 'increments', 'differences', 'decided', 'in_words', 'Config', 'Store', 'config_of', 'describe',
-           'key', 'pack', 'provenance', 'resolve', 'results_home', 'unpack']
+           'best', 'increments', 'differences', 'compared', 'decided', 'in_words', 'Config', 'Store', 'config_of',
+           'describe', 'key', 'pack', 'provenance', 'resolve', 'results_home', 'unpack']
 
 # %% ../nbs/experiment/11_experiments.ipynb #0c4a8e15
 import inspect, json, math, os, shutil, time, warnings
@@ -101,7 +101,7 @@ def model_arguments(
 
 # what a model need not take if it is so
 left_out = dict(num_steps=Config.num_steps, norm=None, dropout=0., grad=Config.grad, encoder=None,
-                readout=1., norm_head=Config.norm_head)
+                readout=1., norm_head=Config.norm_head, kappa=None)
 
 # %% ../nbs/experiment/11_experiments.ipynb #8c07b5d2
 def network(
@@ -733,6 +733,16 @@ def differences(
         name = describe(config_of(rs[0]), base)
         rows |= {k: difference(o, on, confidence) for k,o in apart(name, partners(rs, by, name), each).items()}
     return as_rows(rows)
+
+# %% ../nbs/experiment/11_experiments.ipynb #c5e82d26
+def compared(
+    pairs:dict,          # name: records of two configurations
+    compare=differences, # or `increments`
+    **options            # of it, such as `each`
+)->pd.DataFrame:         # its rows, under the names given
+    "Several comparisons in one table, for `plot_forest`; raises ValueError as `compare` does."
+    tables = {name: compare(rs, **options) for name,rs in pairs.items()}
+    return pd.concat([t.rename(index=lambda _: name, level=0) for name,t in tables.items()])
 
 # %% ../nbs/experiment/11_experiments.ipynb #c5e82d24
 def lead_of(

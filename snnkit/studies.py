@@ -97,8 +97,8 @@ def textbook_for(
 )->Config:      # of a run without spikes
     "The textbook's LeNet on the images of `base`, for as many epochs, with a norm if that has one."
     check_configs([base])
-    no_spikes = dict(options={}, calibrate=False, **{o: getattr(Config, o) for o in ('num_steps', 'grad', 'encoder')})
-    book = dict(model='snnkit.studies:textbook', readout=1., loss='cross_entropy')
+    no_spikes = {o: getattr(Config, o) for o in ('num_steps', 'grad', 'encoder', 'calibrate', 'kappa', 'norm_head')}
+    book = dict(model='snnkit.studies:textbook', options={}, readout=1., loss='cross_entropy')
     return replace(base, **its_twin | no_spikes | book)
 
 # %% ../nbs/experiment/12_studies.ipynb #7e81b0a5
@@ -160,7 +160,8 @@ def families(
     few = few_for(base)[0]
     def other(model, **shape): return replace(few, model=model, options=base.options | shape | _soft)
     residual = [other('resnet9', width=16), other('efficientnet', width=.25, depth=.3)]
-    return [other('lenet'), few, *(replace(o, kappa=base.kappa and 1.) for o in residual)]
+    kappa = None if base.kappa is None else 1. # Lee et al.'s for residual networks
+    return [other('lenet'), few, *(replace(o, kappa=kappa) for o in residual)]
 
 # %% ../nbs/experiment/12_studies.ipynb #f5b2c71d
 def _ablation(base, store, large, of): return seeds(ablation(base, augment_for(base.data)), of)

@@ -343,6 +343,8 @@ def test_the_textbook_has_no_spikes(changes):
     assert {type(m).__module__.split('.')[0] for m in net.modules()}=={'torch'} and net(torch.rand(2, 1, 28, 28)).shape==(2, 10)
     norms = [m for m in net.modules() if isinstance(m, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))]
     assert c.ann and len(norms)==(3 if c.norm else 0) and c.seed==tiny.seed
+    assert studies.textbook_for(replace(tiny, **studies.recorded)).kappa is None
+    with pytest.raises(ValueError, match='textbook is to have kappa=3.0'): E.network(replace(c, kappa=3.), E.data_for(c))
 
 def test_what_is_lacking_can_be_made(tmp_path):
     with pytest.raises(ValueError, match='--data FashionMNIST --part 1000 --num_steps 20 --epochs 4 --seeds 1,2'): studies.study('folds', 'FashionMNIST', tmp_path, of=(1, 2), part=1000)
