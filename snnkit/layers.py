@@ -132,11 +132,16 @@ def recast(
     new.__class__ = kind
     return new
 
+# %% ../nbs/network/04_layers.ipynb #0b1ec831
+def is_constant(x): # is it one step, seen many times, as `direct` gives it?
+    return not hasattr(x, 'dense') and len(x)>1 and x.stride(0)==0
+
 # %% ../nbs/network/04_layers.ipynb #304bb4cd
 class OverTime:
     "Mixin for torch layers without memory: fold time into the batch, call the layer, unfold."
     shape = '[T, B, C, H, W]' # of the input
     size = None               # if its size is fixed: (the attribute that tells it, the dimension)
+    once = False              # of an input that is the same at every step, is one step enough?
 
     def check(self, x):
         "Raise a ValueError unless `x` has the layer's shape."
@@ -151,6 +156,7 @@ class OverTime:
 
     def forward(self, x):
         self.check(x)
+        if self.once and is_constant(x): return self.forward(x[:1]).expand(len(x), *[-1]*(x.ndim-1))
         y = offer(self, x)
         return self.plain(x) if y is None else y
 
@@ -169,14 +175,14 @@ class OverTime:
 # %% ../nbs/network/04_layers.ipynb #427998f6
 class Conv2d(OverTime, nn.Conv2d):
     "`torch.nn.Conv2d` over time; for each call its weights are laid channels last, which CPUs convolve faster."
-    size = 'in_channels',2
+    size,once = ('in_channels', 2),True
 
     def _conv_forward(self, x, weight, bias):
         return super()._conv_forward(x, weight.contiguous(memory_format=torch.channels_last), bias)
 
 class Linear(OverTime, nn.Linear):
     "`torch.nn.Linear` over time."
-    shape,size = '[T, B, F]',('in_features', 2)
+    shape,size,once = '[T, B, F]',('in_features', 2),True
 
 class AvgPool2d(OverTime, nn.AvgPool2d): "`torch.nn.AvgPool2d` over time: from spikes it makes fractions."
 class Flatten(OverTime, nn.Flatten): "`torch.nn.Flatten` over time: `[T, B, C, H, W]` to `[T, B, C*H*W]`."

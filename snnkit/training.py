@@ -710,16 +710,19 @@ def fresh_norms_begun(
 # %% ../nbs/experiment/07_training.ipynb #1a7c0e20
 def activity(
     model, # a spiking network, or any other
-    x      # its input
-)->tuple:  # its scores, and for each layer of neurons: spikes per neuron and step, share of neurons that never fire
-    "Let `model` answer for `x` as in evaluation, listen to its neurons, and leave no trace."
-    found = {}
+    *xs    # one input or several
+)->tuple:  # scores for the first, and of each layer of neurons: spikes a step, share of those that never fire
+    "Let `model` answer for `xs` as in evaluation, listen to its neurons, and leave no trace."
+    scores,heard,seen = [],{},[]
     def hear(name, layer, args, y):
-        fired = dense(y)!=0
-        never = ~fired.flatten(0, 1).any(0)
-        found[name] = fired.count_nonzero().item()/fired.numel(), never.count_nonzero().item()/never.numel()
-    with undisturbed(model, 'rates'), fresh_norms_begun(model, x), watch(model, hear, Neuron): scores = model(x)
-    return scores, found
+        fired = (dense(y)!=0).flatten(0, 1)
+        heard[name] = fired.double().mean(), fired.any(0)
+    with undisturbed(model, 'rates'), fresh_norms_begun(model, xs[0]), watch(model, hear, Neuron):
+        for x in xs:
+            scores.append(model(x))
+            seen.append(dict(heard))
+    rates,ever = ({n: torch.stack([o[n][i] for o in seen]) for n in heard} for i in (0, 1))
+    return scores[0], {n: (rates[n].mean().item(), 1-ever[n].any(0).double().mean().item()) for n in heard}
 
 # %% ../nbs/experiment/07_training.ipynb #8f0ba792
 advice = ('Train with `fit(..., calibrate=True)`, or call `calibrate(model, images)` before: '
@@ -1049,8 +1052,8 @@ def rescale(self:Session):
 # %% ../nbs/experiment/07_training.ipynb #5f36d1c2
 @patch
 def look(self:Session, mend):
-    "Warn of layers that do not do their work, each once; gives the scores of the batch."
-    scores,found = activity(self.model, self.batch[0])
+    "Warn of layers that do not do their work, each once; gives the scores of the first images."
+    scores,found = activity(self.model, *self.images)
     if self.acc.is_main_process: self.odd |= tell(found, self.odd, mend)
     return scores
 
@@ -1062,9 +1065,10 @@ def start(self:Session, quiet):
     loader = batches(self.data.train, c['batch_size'], sampler=order)
     self.wrapped,self.opt,self.loader = self.acc.prepare(self.model, self.opt, loader)
     self.show = Progress(run, len(self.data.train), quiet or not self.acc.is_main_process)
-    self.batch = [o.to(self.acc.device) for o in first_batch(self.data.valid)]
-    with undisturbed(self.model): check_model(self.model, self.batch[0])
-    check_answer(self.look(advice), self.batch[1], self.data, self.loss)
+    seen = [[o.to(self.acc.device) for o in pair] for pair in batches(evenly(self.data.valid, 64), 16)]
+    self.images,labels = zip(*seen)
+    with undisturbed(self.model): check_model(self.model, self.images[0])
+    check_answer(self.look(advice), labels[0], self.data, self.loss)
     if self.writes: trial(self.folder, run, self.model, self.opt)
 
 # %% ../nbs/experiment/07_training.ipynb #f6e41387

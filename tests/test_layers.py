@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import nn
 from same import images, normed, randomised, resnet
 from snnkit.core import seeded
-from snnkit.encoding import poisson
+from snnkit.encoding import direct, poisson
 from snnkit.layers import (IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d, Neuron, OverTime, PLIF, Poisson,
                            Residual, ScaledBatchNorm2d, StepBatchNorm2d, Subsample, ThresholdBatchNorm2d, dense, fold, make_norm, merged,
                            norms, spike_trains, unchanged, use, watch)
@@ -17,6 +17,23 @@ from snnkit.spikebp import fire, lif_autograd, surrogates
 few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 seeds = st.integers(0, 10**6)
 each_norm = pytest.mark.parametrize('name', norms)
+
+# Over time
+
+@pytest.mark.parametrize('layer,shape', [(Conv2d(2, 4, 3, padding=1), (3, 2, 6, 6)), (Conv2d(2, 4, 3, stride=2, bias=False), (3, 2, 7, 6)), (Linear(5, 4), (3, 5))], ids=str)
+@pytest.mark.parametrize('mode', ['torch', 'auto', 'numba'])
+def test_a_constant_current_is_computed_once(layer, shape, mode):
+    "The same current at every step and the same gradients, from the work of one step"
+    x,pull,found = torch.rand(shape, generator=seeded(1), requires_grad=True),None,[]
+    for steps in (x.expand(5, *shape), torch.stack([x]*5)):
+        with use(mode): y = dense(layer(steps))
+        if pull is None: pull = torch.randn(y.shape, generator=seeded(2))
+        found.append([y, *torch.autograd.grad(y, [x, *layer.parameters()], pull)])
+    for a,b in zip(*found): assert torch.allclose(a, b, atol=1e-5)
+    seen = []
+    with use('torch'):
+        layer.register_forward_hook(lambda m, args, y: seen.append(args[0].shape))
+        assert dense(layer(direct(x.detach(), 5))).stride(0)==0 and seen==[(5, *shape)] # a hook sees all of it
 
 # Norms
 

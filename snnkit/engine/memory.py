@@ -10,6 +10,7 @@ __all__ = ['share', 'scratch', 'aligned', 'fresh', 'free']
 # %% ../../nbs/machine_room/21_memory.ipynb #0631b90f
 import math, mmap, os, threading, weakref
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import cache
 from types import ModuleType
 
@@ -84,9 +85,14 @@ def aligned(
     "An array in pages of its own, which the system provides when they are first used."
     return np.frombuffer(_pages(size*np.dtype(dtype).itemsize), dtype)
 
+_large = 2**21 # bytes of a large page
+
 def _pages(n):
     private = dict(flags=mmap.MAP_PRIVATE) if hasattr(mmap, 'MAP_PRIVATE') else {}
-    return mmap.mmap(-1, n, **private)
+    pages = mmap.mmap(-1, n, **private)
+    if n>=_large and hasattr(mmap, 'MADV_HUGEPAGE'):
+        with suppress(OSError): pages.madvise(mmap.MADV_HUGEPAGE) # a system may have no large pages
+    return pages
 
 # %% ../../nbs/machine_room/21_memory.ipynb #709660ba
 _spare,_lock = [],threading.Lock()

@@ -168,37 +168,70 @@ def _slopes(kind, v, out): # in a loop of their own, of which the compiler makes
     for i in range(len(v)): out[i] = _slope(kind, v[i])
 
 # %% ../../nbs/machine_room/19_neurons.ipynb #91b7c3d0
+@inner
+def _charge(m, x, norm, t): # add a step's currents to membranes
+    if norm is None:
+        for i in range(len(x)): m[i] += x[i]
+    else:
+        a,b = norm.a[t],norm.b[t]
+        for i in range(len(x)): m[i] += a[i]*x[i] + b[i]
+
 @kernel
-def _dense_scan(n0, n1, x, leak, threshold, soft, spikes, v, m):
-    one = np.float32(1)
-    for a in range(n0, n1, len(m)):
-        n = min(len(m), n1-a)
-        m[:] = 0
-        for t in range(len(x)):
-            xt,st,vt = x[t, a:a+n],spikes[t, a:a+n],v[t, a:a+n] # as arrays of their own: in vector instructions
-            for i in range(n):
-                u = m[i] + xt[i]
-                s = np.float32(u>threshold)
-                st[i] = s
-                vt[i] = u-threshold
-                m[i] = leak*(u - threshold*s if soft else u*(one-s))
+def _dense_scan(b0, b1, x, norm, leak, threshold, soft, spikes, v, m):
+    one,(T,_,N) = np.float32(1),x.shape
+    for b in range(b0, b1):
+        for start in range(0, N, len(m)):
+            end = min(N, start+len(m))
+            m[:] = 0
+            for t in range(T):
+                _charge(m, x[t, b, start:end], norm, t)
+                st,vt = spikes[t, b, start:end],v[t, b, start:end] # as arrays of their own: in vector instructions
+                for i in range(end-start):
+                    u = m[i]
+                    s = np.float32(u>threshold)
+                    st[i] = s
+                    vt[i] = u-threshold
+                    m[i] = leak*(u - threshold*s if soft else u*(one-s))
+
+# %% ../../nbs/machine_room/19_neurons.ipynb #0b1ec822
+@inner
+def _take_note(acc, d, x, mean, t): # of a step's gradients, for the norm
+    s,sx,middle = acc[0, t],acc[1, t],mean[t]
+    for i in range(len(d)):
+        s[i] += d[i]
+        sx[i] += d[i]*(x[i]-middle[i])
+
+@inner
+def _fold(acc, out): # sums of a run of pixels [2, T, pixels*C] -> of all of them [2, T, C]
+    n,T,C = out.shape
+    for j in range(n):
+        for t in range(T):
+            for c in range(C): out[j, t, c] = acc[j, t, c]
+            for i in range(C, acc.shape[2], C):
+                for c in range(C): out[j, t, c] += acc[j, t, i+c]
 
 # %% ../../nbs/machine_room/19_neurons.ipynb #d05e2a86
+@inner
+def _leak_back(m, d, leak, soft, before): # the gradient of the membranes that a step began with
+    for i in range(len(d)): m[i] = leak*d[i]
+    if not soft:
+        for i in range(len(d)): m[i] = np.float32(0) if before[i]>0 else m[i]
+
 @kernel
-def _dense_back(n0, n1, g, spikes, v, kind, leak, soft, dx, m):
-    one = np.float32(1)
-    for a in range(n0, n1, len(m)):
-        n = min(len(m), n1-a)
-        m[:] = 0
-        for t in range(len(g)-1, -1, -1):
-            gt,dt = g[t, a:a+n],dx[t, a:a+n]
-            _slopes(kind, v[t, a:a+n], dt)
-            for i in range(n):
-                dt[i] = gt[i]*dt[i] + m[i]
-                m[i] = leak*dt[i]
-            if t and not soft:
-                st = spikes[t-1, a:a+n]
-                for i in range(n): m[i] *= one-st[i]
+def _dense_back(b0, b1, g, v, kind, leak, soft, dx, x, norm, sums, m, acc):
+    T,_,N = g.shape
+    for b in range(b0, b1):
+        if x is not None: acc[:] = 0
+        for start in range(0, N, len(m)):
+            end = min(N, start+len(m))
+            m[:] = 0
+            for t in range(T-1, -1, -1):
+                gt,dt = g[t, b, start:end],dx[t, b, start:end]
+                _slopes(kind, v[t, b, start:end], dt)
+                for i in range(end-start): dt[i] = gt[i]*dt[i] + m[i]
+                if x is not None: _take_note(acc, dt, x[t, b, start:end], norm.mean, t)
+                if t: _leak_back(m, dt, leak, soft, v[t-1, b, start:end])
+        if x is not None: _fold(acc, sums[:, :, b])
 
 # %% ../../nbs/machine_room/19_neurons.ipynb #5b8d2e47
 @kernel

@@ -193,17 +193,25 @@ def spikes_of(
     learns = torch.is_grad_enabled() and x.requires_grad
     if not learns or grad in ('spike_bp', 'straight_through'): return _behind(x, _cell(options), refractory)
     if refractory or grad not in kernels()._surrogates: return None
-    return surrogate_scan(dense(x), options['leak'], options['threshold'], options['reset'], grad)
+    return _with_surrogate(x, options['leak'], options['threshold'], options['reset'], grad)
 
 # %% ../../nbs/machine_room/24_roads.ipynb #b57c2566
 def _behind(x, cell, refractory): # the spikes of neurons at a current of any kind
     if isinstance(x, Current) and not refractory:
         if x.synapse: return _behind_synapse(x, cell)
         if x.pool: return _behind_pool(x, cell)
-    line = x.line if isinstance(x, Current) else None
-    if line: line.check()
+    line = _line_of(x)
     found,v = chained(lambda: scan(line.of, cell, line), x) if line else scan(dense(x), cell)
     return train(x.shape, (v,), lambda v: as_dense(found, v, x.shape), lambda: (found, v))
+
+def _line_of(x): # what a norm has made of the currents, if they have one and neurons may read through it
+    line = x.line if isinstance(x, Current) else None
+    if line: line.check()
+    return line
+
+def _with_surrogate(x, *options):
+    line = _line_of(x)
+    return chained(lambda: surrogate_scan(line.of, *options, line), x) if line else surrogate_scan(dense(x), *options)
 
 def _behind_synapse(x, cell): # both as one kernel, when somebody asks
     syn,after,shape = x.synapse,After(cell),x.shape

@@ -339,7 +339,9 @@ class _DenseGrad(Function): # a current whose train wants its gradient everywher
         (weight,),(shape,stride,padding) = ctx.saved_tensors,ctx.a
         if weight.ndim==2: return g,g@weight,None,None,None
         folded = shape[0]*shape[1],*shape[2:]
-        dx = nn.grad.conv2d_input(folded, weight, g.flatten(0, 1), stride, padding)
+        last = dict(memory_format=torch.channels_last) # as the kernels lay out what comes before
+        w,g_y = weight.contiguous(**last),g.flatten(0, 1).contiguous(**last)
+        dx = nn.grad.conv2d_input(folded, w, g_y, stride, padding)
         return g,dx.unflatten(0, shape[:2]),None,None,None
 
 def with_dense_grad(
@@ -430,8 +432,8 @@ def scan(
     return found[0],y
 
 # %% ../../nbs/machine_room/23_synapses.ipynb #f82f52ce
-def _rows(x, last): # a row of numbers for each step, in the order of memory: channels `last`, or not
-    return np.ascontiguousarray(planes(x) if last else x.detach().numpy()).reshape(len(x), -1)
+def _rows(x, last): # a row of numbers for each step and image, in the order of memory: channels `last`, or not
+    return np.ascontiguousarray(planes(x) if last else x.detach().numpy()).reshape(*x.shape[:2], -1)
 
 def _unrows(a, shape, last): # the inverse
     return unplanes(a.reshape(*shape[:2], -1, shape[2]), shape) if last else torch.from_numpy(a.reshape(shape))
@@ -439,25 +441,30 @@ def _unrows(a, shape, last): # the inverse
 # %% ../../nbs/machine_room/23_synapses.ipynb #cf0b60b4
 class _Surrogate(Function):
     @staticmethod
-    def forward(ctx, x, leak, threshold, soft, grad):
-        last = not x.is_contiguous() # what comes out lies in memory as what came in
-        k,a = kernels(),_rows(x, last)
+    def forward(ctx, x, scale, shift, line, leak, threshold, soft, grad):
+        last = bool(line) or not x.is_contiguous() # what comes out lies in memory as what came in
+        k,a = kernels(),line.x.reshape(*x.shape[:2], -1) if line else _rows(x, last)
+        norm,m = line.tiled() if line else (None, 2**10)
         s,v,leak,threshold = fresh(*a.shape),fresh(*a.shape),np.float32(leak),np.float32(threshold)
-        def work(n0, n1, i): k._dense_scan(n0, n1, a, leak, threshold, soft, s, v, scratch(i, 'run', 2**10))
+        def work(b0, b1, i): k._dense_scan(b0, b1, a, norm, leak, threshold, soft, s, v, scratch(i, 'run', m))
         share(work, a.shape[1])
         s = _unrows(s, x.shape, last)
-        ctx.save_for_backward(s)
-        ctx.a = k._surrogates.index(grad),leak,soft,v,last
+        ctx.save_for_backward(x if line else s)
+        ctx.a = k._surrogates.index(grad),leak,soft,v,last,line,norm,m
         return s
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        (kind,leak,soft,v,last),(s,) = ctx.a,ctx.saved_tensors
-        k,g,s,dx = kernels(),_rows(grad, last),_rows(s, last),fresh(*v.shape)
-        def work(n0, n1, i): k._dense_back(n0, n1, g, s, v, kind, leak, soft, dx, scratch(i, 'run', 2**10))
-        share(work, v.shape[1])
-        return _unrows(dx, grad.shape, last),*[None]*4
+        (kind,leak,soft,v,last,line,norm,m),_ = ctx.a,ctx.saved_tensors
+        k,g,dx,(T,B,C) = kernels(),_rows(grad, last),fresh(*v.shape),grad.shape[:3]
+        x,sums = (line.x.reshape(v.shape), fresh(2, T, B, C)) if line else (None, _none)
+        def work(b0, b1, i):
+            buffers = scratch(i, 'run', m),scratch(i, 'sums', 2*T*m).reshape(2, T, m)
+            k._dense_back(b0, b1, g, v, kind, leak, soft, dx, x, norm, sums, *buffers)
+        share(work, B)
+        params = line.back(dx.reshape(line.x.shape), sums) if line else (None, None)
+        return _unrows(dx, grad.shape, last),*params,*[None]*5
 
 # %% ../../nbs/machine_room/23_synapses.ipynb #cf0986b3
 def surrogate_scan(
@@ -465,10 +472,12 @@ def surrogate_scan(
     leak:float,      # membrane left after a step
     threshold:float, # spike when the membrane is above it
     reset:str,       # 'zero' or 'subtract'
-    grad:str         # name of the surrogate
+    grad:str,        # name of the surrogate
+    line=None        # `Line` that a norm makes of the currents
 )->torch.Tensor:     # spikes, dense
     "Neurons with a surrogate gradient, forward and backward in one loop each."
-    return _Surrogate.apply(x, leak, threshold, reset=='subtract', grad)
+    params = (line.scale, line.shift) if line else (None, None)
+    return _Surrogate.apply(x, *params, line, leak, threshold, reset=='subtract', grad)
 
 # %% ../../nbs/machine_room/23_synapses.ipynb #af57e266
 def _wide(a, x, words): # a number for each step and channel, as rows for the kernels
@@ -509,6 +518,13 @@ class _Standard:
         self.rows = kernels().Affine(self.wide(self.a), self.wide(self.b), self.wide(self.middle))
 
     def wide(self, a): return _wide(a, self.x, self.words)
+
+    def tiled(self):
+        "Rows for some whole pixels, and how long they are."
+        T,_,_,C = self.x.shape
+        n = C*max(1, 2**9//C)
+        def rows(a): return np.broadcast_to(np.tile(a.astype(np.float32), n//C), (T, n)).copy()
+        return kernels().Affine(rows(self.a), rows(self.b), rows(self.middle)),n
 
     def _of_batch(self, norm):
         if norm.training or norm.running_mean is None: return _statistics(norm, self.x, self.words)
