@@ -28,8 +28,8 @@ from torch import nn
 from .core import check_choice, check_number, check_whole, need, own_stream
 from .encoding import Encoder
 from snnkit.layers import (
-    IF, LIF, AvgPool2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d, Neuron, OverTime, Poisson, Residual,
-    Subsample, check_module, dense, make_norm, use, watch
+    IF, LIF, AvgPool2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d, Neuron, Norm, OverTime, Poisson,
+    Residual, Subsample, check_module, dense, make_norm, use, watch
 )
 
 # %% ../nbs/network/05_models.ipynb #0b1ec741
@@ -610,6 +610,23 @@ def clear_biases(
     for m in synapses_of(model):
         if m.bias is not None: m.bias.zero_()
 
+# %% ../nbs/network/05_models.ipynb #0b1ec841
+_all_norms = Norm, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm
+
+def norm_suffices(
+    model:nn.Module, # a spiking network
+    name:str,        # of a layer of neurons
+    source:Source,   # what makes its current
+    x:torch.Tensor,  # the network's input
+    rate:float,      # firing rate wanted, spikes per neuron and step
+    seed:int         # of the encoder's spikes and of dropout
+)->bool:             # may its weights stay as they are?
+    "Does a norm alone scale the current of a layer, and does that fire at `rate` or more?"
+    owners = [model.get_submodule(n.rpartition('.')[0]) for n in source.weights]
+    if not all(isinstance(o, _all_norms) for o in owners): return False
+    spikes = model.get_submodule(name).forward(current_of(model, name, x, seed))
+    return dense(spikes).mean().item()>=rate
+
 # %% ../nbs/network/05_models.ipynb #b61f20d5
 @torch.no_grad()
 def calibrate(
@@ -617,7 +634,7 @@ def calibrate(
     x:torch.Tensor,  # some images like those it will see, [B, C, H, W], or spike trains if it has no encoder
     rate:float=.05,  # firing rate wanted of every layer of neurons, spikes per neuron and step, in (0, 1)
     seed:int=0,      # of the encoder's spikes and of dropout
-    fresh:bool=False # has it not learned yet? Then biases become 0
+    fresh:bool=False # has it not learned yet? Then biases become 0, and norms whose neurons fire stay as they are
 )->object:           # pandas data frame, a row a layer: layer, before and after (spikes per neuron and step)
     "Scale weights so that every layer of neurons fires at `rate` on `x`; raises ValueError for a rate out of reach."
     import pandas as pd
@@ -625,9 +642,13 @@ def calibrate(
     found,before = makers(model, x, seed),neuron_rates(model, x, seed)
     trial = copy.deepcopy(model)
     if fresh: clear_biases(trial)
-    for name,source in found.items(): fit_layer(trial, name, source, x, rate, seed)
+    scaled = []
+    for name,source in found.items():
+        if fresh and norm_suffices(trial, name, source, x, rate, seed): continue
+        fit_layer(trial, name, source, x, rate, seed)
+        scaled.append(name)
     after = neuron_rates(trial, x, seed)
-    for n in found:
+    for n in scaled:
         need(rate/2<after[n]<2*rate, f'{n!r} fires at {after[n]:.3g} in place of {rate}',
              'its current must be proportional to the weights that make it',
              'Look at what stands between these weights and the neurons.')

@@ -246,6 +246,17 @@ def test_deep_plain_nets_are_calibrated():
     assert (found.before.iloc[-3:]==0).all() and found.after.between(.045, .055).all()
     with pytest.raises(ValueError, match=r"`rate` is 0.9.*'lif1' comes no nearer to it than 0\.\d+"): calibrate(net, x, .9)
 
+@pytest.mark.parametrize('threshold', [1., 50.])
+def test_a_fresh_norm_is_left_alone_if_its_neurons_fire(threshold):
+    "Behind a threshold that they do not reach in the window it is scaled like any synapse"
+    torch.manual_seed(0)
+    net,x = lenet(norm='shared', image_size=12, num_steps=10, threshold=threshold),images(16, 1, 12).relu()
+    old = copy.deepcopy(net.state_dict())
+    found = calibrate(net, x, fresh=True)
+    same = {n: o.equal(net.state_dict()[n]) for n,o in old.items()}
+    if threshold==1: assert (found.before==found.after).all() and all(same.values())
+    else: assert found.before.max()==0 and found.after.between(.045, .055).all() and {n for n,o in same.items() if not o}=={'norm1.weight', 'norm2.weight', 'norm3.weight'}
+
 def test_calibration_scales_and_does_nothing_else():
     net,x = tiny('resnet11', norm='shared')
     old = copy.deepcopy(net)
