@@ -27,7 +27,7 @@ from .core import atomic, need
 from .encoding import plot_encoding
 from .models import models, twin
 from .data import load
-from .training import evaluate, fit, new_accelerator, plot_history, undisturbed
+from .training import evaluate, fit, new_accelerator, plot_history, undisturbed, warm_cosine
 from .measures import accuracy_interval, confusion, firing_rates, hits
 from .plots import plot_confusion, plot_membranes, plot_mistakes, plot_rasters, result_table
 from .experiments import Config, Store, increments, network, provenance, run_all, table
@@ -80,7 +80,7 @@ def train(
     model:str='lenet',    # name of the model, or where Python finds one, such as mynets:mine
     ann:bool=False,       # Train the ANN twin instead
     norm:str=None,        # shared, threshold, step, scaled or none; deep models have the shared one if not given
-    calibrate:bool=False, # Scale the first weights until every layer fires
+    raw:bool=False,       # Leave the first weights as they are drawn: do not scale them until every layer fires
     num_steps:int=25,     # time steps T
     epochs:int=4,         # passes through the training images
     batch_size:int=16,    # images a step
@@ -91,12 +91,13 @@ def train(
 ):
     "Train a spiking network, and tell its accuracy on the test images."
     with friendly():
-        config = Config(model=model, ann=ann, norm=chosen_norm(norm, model), num_steps=num_steps, seed=seed)
+        norm = chosen_norm(norm, model)
+        config = Config(model=model, ann=ann, norm=norm, calibrate=not raw, num_steps=num_steps, seed=seed)
         acc,start = new_accelerator(),time.time()
         d = load(data, root, seed=seed)
         acc.print(d)
         net = network(config, d)
-        run = fit(net, d, epochs, batch_size, lr, seed, out, resume, accelerator=acc, calibrate=calibrate)
+        run = fit(net, d, epochs, batch_size, lr, seed, out, resume, accelerator=acc, schedule=warm_cosine)
         if run.stopped: raise SystemExit('Stopped. Go on with the same command and --resume.')
         e = evaluate(net, d.test, accelerator=acc)
         acc.print(f"epoch {run.best_epoch} was best on the validation images; {accuracy_text(e)}")
@@ -158,7 +159,8 @@ def compare(
         nets,runs,answers = dict(SNN=snn, ANN=twin(snn, readout=.1)),{},{}
         for n,net in nets.items():
             acc.print(f'\n{n}')
-            runs[n] = fit(net, d, epochs, batch_size, lr, seed, out/n.lower(), resume, accelerator=acc)
+            settings = epochs,batch_size,lr,seed,out/n.lower(),resume
+            runs[n] = fit(net, d, *settings, accelerator=acc, schedule=warm_cosine)
             if runs[n].stopped: raise SystemExit('Stopped. Go on with the same command and --resume.')
             answers[n] = evaluate(net, d.test, accelerator=acc)
         if not acc.is_main_process: return

@@ -70,14 +70,14 @@ class Config(Settled):
     seed:int=42           # of weights, order, spikes, dropout and augmentation
     threads:int=1         # of torch
     loss:str=later('squared_error') # 'squared_error', 'cross_entropy' or 'tet', or an import path
-    calibrate:bool=later(False)     # scale the first weights so that every layer fires? see `snnkit.models.calibrate`
+    calibrate:bool=later(True, False) # scale the first weights so that every layer fires? see `snnkit.models.calibrate`
     readout:float=later(None, 1.)   # factor of the readout's first weights; None: the usual, a tenth of it for a twin
     kappa:float=later(None, 2.)     # size of the first weights, see `snnkit.models.first_sizes`; None: the usual one
     norm_head:bool=later(True, False) # the norm behind the hidden linear layer too?
     smoothing:float=later(0.)       # share of the label that is spread over all classes, see `cross_entropy`
     distill:float=later(0.)         # share of the trained twin's answers in the error, see `Distilled`
     weight_decay:float=later(0.)    # of AdamW; 0 for Adam
-    schedule:str=later('cosine')    # 'cosine' or 'warm_cosine', or an import path
+    schedule:str=later('warm_cosine', 'cosine') # or 'cosine', or an import path
 
 # %% ../nbs/experiment/10_store.ipynb #922a2476
 def flag(name, value):

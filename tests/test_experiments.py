@@ -40,7 +40,7 @@ def test_wrong_settings_are_named(wrong):
 
 def test_every_field_counts():
     other = dict(data='MNIST', part=1, fold=0, folds=3, model='vgg', options=dict(depth=5), ann=True, norm='shared', dropout=.1, augment='shift', encoder='direct', grad='atan',
-                 num_steps=1, epochs=1, batch_size=1, lr=.1, seed=1, threads=2, loss='cross_entropy', calibrate=True, readout=2., kappa=3., norm_head=False, smoothing=.2, distill=.3, weight_decay=.1, schedule='warm_cosine')
+                 num_steps=1, epochs=1, batch_size=1, lr=.1, seed=1, threads=2, loss='cross_entropy', calibrate=False, readout=2., kappa=3., norm_head=False, smoothing=.2, distill=.3, weight_decay=.1, schedule='cosine')
     assert other.keys()==asdict(Config()).keys()
     def at(k): return Config(**{k: other[k]} | (dict(loss='tet') if k=='smoothing' else {}))
     assert len({key(at(k)) for k in other} | {key(Config())})==len(other)+1
