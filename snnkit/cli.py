@@ -31,7 +31,7 @@ from .training import evaluate, fit, new_accelerator, plot_history, undisturbed,
 from .measures import accuracy_interval, confusion, firing_rates, hits
 from .plots import plot_confusion, plot_membranes, plot_mistakes, plot_rasters, result_table
 from .experiments import Config, Store, increments, network, provenance, run_all, table
-from .studies import study
+from .studies import recorded, study
 
 # %% ../nbs/doors/14_cli.ipynb #eafb8755
 @contextmanager
@@ -207,7 +207,8 @@ def experiment(
 ):
     "Do the runs of a study that the store lacks, and print what all of them found."
     with friendly():
-        records_of,changes = Store(store),dict(num_steps=num_steps, epochs=epochs)
+        records_of = Store(store)
+        changes = dict(num_steps=num_steps, epochs=epochs) | recorded # as the runs that the kit has records of
         if part is not None: changes['part'] = part
         numbers = re.fullmatch(r'\d+(,\d+)*', seeds)
         need(numbers, f'`seeds` is {seeds!r}', 'it must be whole numbers with commas between', 'Usual is 42,43,44.')

@@ -74,6 +74,15 @@ def test_dropout_is_off_in_eval():
     with use('numba'):
         for x in (images(4, 2, 3, 5, 5), to_train((images(4, 2, 3, 5, 5)<.3).float())): assert Dropout(.5).eval()(x) is x and Dropout(0)(x) is x
 
+def test_a_constant_current_by_events():
+    "Computed for one step, it is what every step would give, with the gradients of all"
+    layer,x = Conv2d(2, 4, 3, padding=1),images(3, 2, 6, 6).requires_grad_()
+    found = []
+    for steps in (x.expand(5, *x.shape), torch.stack([x]*5)):
+        with use('numba'): y = dense(layer(steps))
+        found.append([y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])])
+    for a,b in zip(*found): assert torch.allclose(a, b, rtol=1e-4, atol=1e-4)
+
 @each_norm
 def test_neurons_read_through_a_norm(name):
     "They fire as behind torch's norm, and the running statistics are the same"
