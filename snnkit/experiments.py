@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 # %% ../nbs/experiment/11_experiments.ipynb #0b1ec752
 from .core import atomic, cache_home, check_choice, check_number, check_whole, need
 from .encoding import Direct
-from .layers import LIF, Neuron, found, roads, use
+from .layers import LIF, found, roads, use
 from .models import calibrate, models, twin
 from .data import Augmented, Data, augmentations, evenly, load, named
 from snnkit.training import (
@@ -121,8 +121,7 @@ def network(
         raise ValueError(f'`options` is {config.options}: {e}. {mend}') from e
     found = f'`model` is {config.model!r}, which gives a {type(net).__name__}'
     need(isinstance(net, torch.nn.Module), found, 'it must give a module', 'Return the network.')
-    spiking = any(isinstance(m, Neuron) for m in net.modules())
-    if config.calibrate and spiking: calibrate(net, first_batch(data.train, 64)[0], fresh=True)
+    if config.calibrate: calibrate(net, first_batch(data.train, 64)[0], fresh=True)
     return twin(net, readout=1. if config.readout else .1) if config.ann else net
 
 # %% ../nbs/experiment/11_experiments.ipynb #cdb4defb

@@ -641,7 +641,7 @@ def calibrate(
     rate = check_number('rate', rate, '(0, 1)', 'It must be above 0 and below 1: usual are 0.02 to 0.2 spikes a step.')
     found,before = makers(model, x, seed),neuron_rates(model, x, seed)
     trial = copy.deepcopy(model)
-    if fresh: clear_biases(trial)
+    if fresh and found: clear_biases(trial) # a network without neurons stays as it is
     scaled = []
     for name,source in found.items():
         if fresh and norm_suffices(trial, name, source, x, rate, seed): continue

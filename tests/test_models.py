@@ -257,6 +257,12 @@ def test_a_fresh_norm_is_left_alone_if_its_neurons_fire(threshold):
     if threshold==1: assert (found.before==found.after).all() and all(same.values())
     else: assert found.before.max()==0 and found.after.between(.045, .055).all() and {n for n,o in same.items() if not o}=={'norm1.weight', 'norm2.weight', 'norm3.weight'}
 
+def test_a_network_without_neurons_is_not_calibrated():
+    torch.manual_seed(0)
+    net,x = nn.Sequential(nn.Flatten(), nn.Linear(144, 20), nn.ReLU(), nn.Linear(20, 3)),images(4, 1, 12)
+    old = copy.deepcopy(net.state_dict())
+    assert len(calibrate(net, x, fresh=True))==0 and all(o.equal(net.state_dict()[n]) for n,o in old.items())
+
 def test_calibration_scales_and_does_nothing_else():
     net,x = tiny('resnet11', norm='shared')
     old = copy.deepcopy(net)
