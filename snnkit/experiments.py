@@ -40,9 +40,7 @@ from snnkit.training import (
     TET, Distilled, Objective, cross_entropy, evaluate, first_batch, fit, load_weights, read_tensors, save_weights,
     set_seed, show_where
 )
-from snnkit.measures import (
-    accuracy_interval, energy, error_increment, firing_rates, mcnemar, seed_interval, synaptic_ops, ways
-)
+from .measures import accuracy_interval, costs, energy, error_increment, mcnemar, seed_interval, ways
 from snnkit.store import (
     Config, Store, as_store, check_paths, config_of, describe, finite, is_path, key, losses, pack, provenance, resolve,
     results_home, schedules, unpack
@@ -137,19 +135,18 @@ def counted(
 
 # %% ../nbs/experiment/11_experiments.ipynb #b7f2e416
 def count(
-    net,       # a trained network
-    images,    # data set of (image, label)
-    spiking:bool # does it fire?
-)->dict:       # parameters, spikes, rates, shares of silent neurons, operations and energy per image
+    net,   # a trained network
+    images # data set of (image, label)
+)->dict:   # parameters, spikes, rates, shares of silent neurons, operations and energy per image
     "What `net` costs for an image."
-    ops = synaptic_ops(net, images)
+    rates,ops = costs(net, images)
     energies = {o: float(energy(ops, o).sum()) for o in ways}
     out = dict(parameters=sum(p.numel() for p in net.parameters()), energy=energies['effective'], energies=energies,
                operations={r.layer: [r.operation, r.effective, r.dense] for r in ops.itertuples()})
-    if not spiking: return out
-    r = firing_rates(net, images).dropna() # a layer that gives numbers does not fire
-    rates,silent = (dict(zip(r.layer, o)) for o in (r.rate, r.silent))
-    return out | dict(spikes=float(r.spikes.sum()), rates=rates, silent=silent)
+    if rates is None: return out
+    r = rates.dropna() # a layer that gives numbers does not fire
+    by_layer = {o: dict(zip(r.layer, r[o])) for o in ('rate', 'silent')}
+    return out | dict(spikes=float(r.spikes.sum()), rates=by_layer['rate'], silent=by_layer['silent'])
 
 def answers(
     net,      # a trained network
@@ -263,7 +260,7 @@ def train(
     if weights: save_weights(net, Path(weights), config=asdict(config))
     some = counted(data.test)
     images = dict(train=len(data.train), valid=len(data.valid), test=len(data.test), counted=len(some))
-    found = dict(best_epoch=t.best_epoch, history=t.history) | answers(net, data) | count(net, some, not config.ann)
+    found = dict(best_epoch=t.best_epoch, history=t.history) | answers(net, data) | count(net, some)
     about = dict(config=asdict(config), split=data.split_hash, images=images)
     return finite(about | found | dict(seconds=round(time.time()-start)) | provenance())
 

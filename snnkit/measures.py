@@ -7,13 +7,14 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/measures.ht
 # %% auto #0
 __all__ = ['picojoules', 'ways', 'check_count', 'check_confidence', 'accuracy_interval', 'paired_interval', 'Increment', 'hits',
            'disagreements', 'error_increment', 'mcnemar', 'SeedInterval', 'seed_interval', 'confusion', 'on_device',
-           'is_spikes', 'firing_rates', 'spikes_per_neuron', 'fan_out', 'synaptic_ops', 'energy', 'break_even',
-           'break_even_rate']
+           'is_spikes', 'firing_rates', 'spikes_per_neuron', 'fan_out', 'synaptic_ops', 'Costs', 'costs', 'energy',
+           'break_even', 'break_even_rate']
 
 # %% ../nbs/experiment/08_measures.ipynb #6e55c14a
 import math
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import numpy as np
@@ -209,27 +210,64 @@ def over_images(
     return sum(map(f, steps)).sum(0)
 
 # %% ../nbs/experiment/08_measures.ipynb #8c0e0007
+class SpikeTally:
+    "Adds up the spikes of every neuron, layer by layer; currents are NaN."
+    kinds = Neuron,Encoder
+    def __init__(self): self.layers = {} # name: kind, steps, spikes by place
+    def begin(self): self.calls = Counter() # a layer that stands in two places has neurons in each
+
+    def hear(self, name, layer, x, y):
+        y,place = dense(y),self.calls[name]
+        self.calls[name] += 1
+        spikes = over_images(y, torch.abs) if is_spikes(y) else torch.full_like(y[0, 0], math.nan)
+        _,_,places = self.layers.setdefault(name, (type(layer).__name__, len(y), {}))
+        places[place] = places.get(place, 0) + spikes.flatten().double().cpu()
+
+    def neurons(self): # layer: kind, steps, spikes of each neuron over all images (float64, flat)
+        return {n: (kind, steps, torch.cat([*o.values()])) for n,(kind,steps,o) in self.layers.items()}
+
+# %% ../nbs/experiment/08_measures.ipynb #8c0e0011
+def send(
+    model:nn.Module, # any network
+    images,          # tensor [N, C, H, W], or a data set of (image, label)
+    batch_size:int,  # images at a time
+    seed:int,        # of the encoder's spikes
+    *tallies         # each with the `kinds` of layers that it is to `hear`, and told when a batch is to `begin`
+):
+    "Let `images` pass through `model` once, while `tallies` add up what they hear."
+    with undisturbed(model, check_seed(seed)), ExitStack() as stack:
+        for o in tallies: stack.enter_context(watch(model, o.hear, o.kinds))
+        for x in on_device(model, images, batch_size):
+            for o in tallies: o.begin()
+            model(x)
+
+# %% ../nbs/experiment/08_measures.ipynb #8c0e0012
 def count_spikes(
     model:nn.Module, # a spiking network
     images,          # tensor [N, C, H, W], or a data set of (image, label)
     batch_size:int,  # images at a time
     seed:int         # of the encoder's spikes
-)->dict:             # layer: kind, steps, spikes of each neuron over all images (float64, flat; NaN for currents)
+)->dict:             # what `SpikeTally.neurons` gives
     "Count the spikes of every neuron; raises ValueError if nothing in `model` fires."
-    found,calls = {},Counter()
-    def count(name, layer, args, y):
-        y,k = dense(y),calls[name]
-        calls[name] += 1 # a layer that stands in two places has neurons in each
-        spikes = over_images(y, torch.abs) if is_spikes(y) else torch.full_like(y[0, 0], math.nan)
-        _,_,places = found.setdefault(name, (type(layer).__name__, len(y), {}))
-        places[k] = places.get(k, 0) + spikes.flatten().double().cpu()
-    with undisturbed(model, check_seed(seed)), watch(model, count, (Neuron, Encoder)):
-        for x in on_device(model, images, batch_size):
-            calls.clear()
-            model(x)
-    need(found, '`model` has no spiking layer', 'there must be an encoder or a neuron',
+    tally = SpikeTally()
+    send(model, images, batch_size, seed, tally)
+    need(tally.layers, '`model` has no spiking layer', 'there must be an encoder or a neuron',
          'An ANN has no firing rates; `synaptic_ops` counts its work.')
-    return {name: (kind, steps, torch.cat([*o.values()])) for name,(kind,steps,o) in found.items()}
+    return tally.neurons()
+
+# %% ../nbs/experiment/08_measures.ipynb #8c0e0013
+def rate_table(
+    counted:dict,  # what `SpikeTally.neurons` gives
+    n:int          # images
+)->pd.DataFrame:   # a row a layer
+    "Rate and silent share of every layer."
+    rows = []
+    for name,(kind,steps,spikes) in counted.items():
+        neurons,total = len(spikes),spikes.sum().item()
+        silent = (spikes==0).double().mean().item() if math.isfinite(total) else math.nan
+        rate = total/(n*neurons*steps)
+        rows.append(dict(layer=name, kind=kind, neurons=neurons, spikes=total/n, rate=rate, silent=silent))
+    return pd.DataFrame(rows)
 
 # %% ../nbs/experiment/08_measures.ipynb #8c0e0001
 def firing_rates(
@@ -239,14 +277,7 @@ def firing_rates(
     seed:int=0          # of the encoder's spikes
 )->pd.DataFrame:        # a row a layer: layer, kind, neurons, spikes (per image), rate (per neuron and step), silent
     "Spikes of the encoder and of every layer, and the share of neurons that never fire; else a ValueError."
-    found = count_spikes(model, images, batch_size, seed)
-    rows,n = [],len(images)
-    for name,(kind,steps,spikes) in found.items():
-        neurons,total = len(spikes),spikes.sum().item()
-        silent = (spikes==0).double().mean().item() if math.isfinite(total) else math.nan
-        rate = total/(n*neurons*steps)
-        rows.append(dict(layer=name, kind=kind, neurons=neurons, spikes=total/n, rate=rate, silent=silent))
-    return pd.DataFrame(rows)
+    return rate_table(count_spikes(model, images, batch_size, seed), len(images))
 
 # %% ../nbs/experiment/08_measures.ipynb #8c0e000a
 def spikes_per_neuron(
@@ -283,18 +314,19 @@ def areas_of(
 
 def is_whole(x): return bool(((x-x.round()).abs()<=1e-3).all())
 
-def adder(
-    rows:dict, # to fill: (name, shape of an input): what was met
-    areas:list # of how many spikes inputs may be the mean
-):             # -> a listener for `watch`
-    "A function that adds up in `rows` what goes into each synapse layer."
-    def hear(name, layer, x, y):
+class InputTally:
+    "Adds up what goes into each synapse layer; `areas`: of how many spikes inputs may be the mean."
+    kinds = nn.Conv2d,nn.Linear
+    def __init__(self, areas): self.rows,self.areas = {},areas # (name, shape of an input): what was met
+    def begin(self): pass
+
+    def hear(self, name, layer, x, y):
         x = dense(x)
         steps = x if isinstance(layer, OverTime) else x[None]
         shape,fires = steps.shape[2:],is_spikes(x)
         usual = dict(layer=layer, shape=shape, steps=len(steps), active=0, dense=0, total=0,
-                     spikes=True, same=True, areas=areas)
-        r = rows.setdefault((name, shape), usual)
+                     spikes=True, same=True, areas=self.areas)
+        r = self.rows.setdefault((name, shape), usual)
         active = over_images(steps, lambda o: o.sign().abs())
         total = active if fires else over_images(steps, torch.abs)
         r['active'] = r['active'] + active.double().cpu()
@@ -303,11 +335,10 @@ def adder(
         r['spikes'] = r['spikes'] and fires
         r['same'] = r['same'] and all(torch.equal(o, steps[0]) for o in steps)
         if not fires: r['areas'] = [a for a in r['areas'] if all(is_whole(a*o) for o in steps)]
-    return hear
 
 # %% ../nbs/experiment/08_measures.ipynb #0b1ec743
 def operations(
-    r:dict, # what `adder` has found of a layer
+    r:dict, # what `InputTally` has found of a layer
     n:int   # images
 )->dict:    # the columns of `synaptic_ops`
     "What a layer does for an image."
@@ -320,6 +351,16 @@ def operations(
     elif over_time and r['areas']: out['added'] = r['areas'][0]*(r['total']*f).sum().item()/n
     return out
 
+# %% ../nbs/experiment/08_measures.ipynb #8c0e0014
+def ops_table(
+    tally:InputTally, # of what a network met
+    n:int             # images
+)->pd.DataFrame:      # a row a layer
+    "Operations of every synapse layer; raises ValueError if there is none."
+    need(tally.rows, '`model` has no synapses', 'it must have a `Conv2d` or `Linear` layer',
+         'Only their work is counted.')
+    return pd.DataFrame([dict(layer=name, **operations(r, n)) for (name,_),r in tally.rows.items()])
+
 # %% ../nbs/experiment/08_measures.ipynb #885c7e71
 def synaptic_ops(
     model:nn.Module,    # any network, spiking or not
@@ -329,12 +370,27 @@ def synaptic_ops(
 )->pd.DataFrame:        # layer, operation ('AC' or 'MAC'), steps, dense, effective, activity, once, added
     "Operations per image in the `Conv2d` and `Linear` layers; `activity`: share of inputs not 0, by fan-out."
     check_module('model', model)
-    rows = {}
-    listener = adder(rows, areas_of(model))
-    with undisturbed(model, check_seed(seed)), watch(model, listener, (nn.Conv2d, nn.Linear)):
-        for x in on_device(model, images, batch_size): model(x)
-    need(rows, '`model` has no synapses', 'it must have a `Conv2d` or `Linear` layer', 'Only their work is counted.')
-    return pd.DataFrame([dict(layer=name, **operations(r, len(images))) for (name,_),r in rows.items()])
+    tally = InputTally(areas_of(model))
+    send(model, images, batch_size, seed, tally)
+    return ops_table(tally, len(images))
+
+# %% ../nbs/experiment/08_measures.ipynb #8c0e0016
+class Costs(NamedTuple):
+    "What a network does for an image."
+    rates:pd.DataFrame # what `firing_rates` gives; None if nothing fires
+    ops:pd.DataFrame   # what `synaptic_ops` gives
+
+def costs(
+    model:nn.Module,    # any network, spiking or not
+    images,             # tensor [N, C, H, W], or a data set of (image, label)
+    batch_size:int=100, # images at a time
+    seed:int=0          # of the encoder's spikes
+)->Costs:               # both tables
+    "Firing rates and synaptic operations from one pass of the images; raises ValueError if there are no synapses."
+    check_module('model', model)
+    spikes,inputs,n = SpikeTally(),InputTally(areas_of(model)),len(images)
+    send(model, images, batch_size, seed, spikes, inputs)
+    return Costs(rate_table(spikes.neurons(), n) if spikes.layers else None, ops_table(inputs, n))
 
 # %% ../nbs/experiment/08_measures.ipynb #24748484
 picojoules = dict(MAC=4.6, AC=.9)

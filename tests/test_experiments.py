@@ -6,6 +6,7 @@ import pytest,torch
 from joblib import parallel_backend
 from snnkit import experiments as E, studies, training
 from snnkit.experiments import Config,Store,key,run,run_all
+from snnkit.measures import firing_rates
 from common import root
 from repeat import cheapest,differs,repeat
 from test_data import folder
@@ -435,8 +436,8 @@ def test_what_a_model_does_not_take_is_told(own):
 
 def test_calibrated_networks_fire_and_share_their_start_with_their_twins():
     c = replace(tiny, model='vgg', options=dict(depth=5, width=4), calibrate=True); d = E.data_for(c)
-    rates = E.firing_rates(E.network(c, d), d.valid).rate[1:]
-    plain = E.firing_rates(E.network(replace(c, calibrate=False), d), d.valid).rate[1:]
+    rates = firing_rates(E.network(c, d), d.valid).rate[1:]
+    plain = firing_rates(E.network(replace(c, calibrate=False), d), d.valid).rate[1:]
     assert rates.max()<.3 and rates[rates.index[::2]].min()>.01>plain.min()
     a,b = (dict(E.network(replace(c, ann=o, readout=1.), d).named_parameters()) for o in (False, True))
     assert all(a[k].equal(b[k]) for k in a)

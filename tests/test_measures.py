@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from snnkit.encoding import Direct, Poisson
 from snnkit.layers import use
 from snnkit.layers import IF, LIF, AvgPool2d, Conv2d, Dropout, Flatten, Integrator, Linear, Neuron, OverTime, spike_trains, watch
-from snnkit.measures import (accuracy_interval, break_even, break_even_rate, confusion, disagreements, energy, error_increment, fan_out, firing_rates,
+from snnkit.measures import (accuracy_interval, break_even, break_even_rate, confusion, costs, disagreements, energy, error_increment, fan_out, firing_rates,
                              is_spikes, mcnemar, paired_interval, seed_interval, synaptic_ops, undisturbed)
 from snnkit.models import build, lenet, twin
 
@@ -305,7 +305,16 @@ def test_a_layer_used_twice_counts_twice():
     r = firing_rates(net, torch.ones(2, 3)).set_index('layer')
     assert r.neurons.to_dict()==dict(enc=3, fire=6) and r.rate.to_dict()==dict(enc=1, fire=1)
 
-@pytest.mark.parametrize('f', [firing_rates, synaptic_ops])
+@pytest.mark.parametrize('batch_size', [2, 5, 9])
+def test_both_in_one_pass(batch_size):
+    "What is counted together is what each counts alone, of networks that fire and of those that do not."
+    x = torch.rand(9, 1, 6, 6, generator=seeded(0))
+    both = costs(small(), x, batch_size, seed=3)
+    assert both.rates.equals(firing_rates(small(), x, batch_size, 3)) and both.ops.equals(synaptic_ops(small(), x, batch_size, 3))
+    ann = twin(small()); both = costs(ann, x, batch_size)
+    assert both.rates is None and both.ops.equals(synaptic_ops(ann, x, batch_size))
+
+@pytest.mark.parametrize('f', [firing_rates, synaptic_ops, costs])
 def test_bad_arguments(f):
     x = torch.rand(2, 1, 6, 6)
     with pytest.raises(ValueError, match='empty'): f(small(), x[:0])
