@@ -660,23 +660,25 @@ class Subsample(nn.Module):
 
 # %% ../nbs/network/04_layers.ipynb #7f0bf342
 class Residual(nn.Module):
-    "Lee et al.'s block: the currents of `body` and `shortcut` meet in the membranes of `neuron`."
+    "A body and a way past it, whose currents meet in the membranes of `neuron` (Lee et al. 2020)."
     def __init__(self,
-        body:nn.Module,         # ends with a synapse or a norm
-        neuron:nn.Module,       # a `Neuron`, or `nn.Identity()` to hand on the current
-        shortcut:nn.Module=None # a 1x1 `Conv2d`, or `Subsample`; the identity if None
+        body:nn.Module,         # ends with a synapse or a norm; if spikes are to be added, with a `Neuron`
+        neuron:nn.Module,       # a `Neuron`, or `nn.Identity()` to hand on the sum of currents or of spikes
+        shortcut:nn.Module=None # such as a 1x1 `Conv2d`, or `Subsample`; the identity if None
     ):
         super().__init__()
         shortcut = nn.Identity() if shortcut is None else shortcut
         for name,m in dict(body=body, neuron=neuron, shortcut=shortcut).items(): check_module(name, m)
-        need(not isinstance(_last(body), Neuron), '`body` ends with a neuron', 'it must end with a current',
-             'Leave its last neuron to `neuron`.')
+        spikes = isinstance(_last(body), Neuron)
+        need(not (spikes and isinstance(neuron, Neuron)), '`body` ends with a neuron',
+             'there is another behind the sum',
+             'Leave its last neuron to `neuron`, or give `nn.Identity()` there to add spikes to spikes.')
         self.body,self.shortcut,self.neuron = body,shortcut,neuron
 
     def forward(self, x):
         a,b = self.body(x),self.shortcut(x)
         need(a.shape==b.shape, f'`body` gives {tuple(a.shape)}, `shortcut` {tuple(b.shape)}',
-             'their currents are added', 'Give the shortcut the stride and channels of the body.')
+             'they are added', 'Give the shortcut the stride and channels of the body.')
         return self.neuron(dense(a)+dense(b))
 
 def _last(m): # its last layer, as far as `Sequential` tells

@@ -306,6 +306,16 @@ def vgg9(
 
 # %% ../nbs/network/05_models.ipynb #18f6d2ca
 @patch
+def way_past(self:Parts,
+    c:int,     # channels in
+    o:int,     # channels out
+    stride:int # of the block
+)->nn.Module:  # None for the identity
+    "The shortcut of a block: a 1x1 convolution where the channels change."
+    if c!=o: return Conv2d(c, o, 1, stride, bias=False)
+    return Subsample(stride) if stride>1 else None
+
+@patch
 def block(self:Parts,
     i:int,     # number of the block
     n:int,     # number of its first convolution; the second is n+1
@@ -315,10 +325,47 @@ def block(self:Parts,
 )->dict:       # layers by name
     "Residual block `i` (Lee et al. 2020), followed by its dropout."
     body = self.conv(n, c, o, 3) | self.fire(n) | self.conv(n+1, o, o, 3, stride)
-    if c!=o: shortcut = Conv2d(c, o, 1, stride, bias=False)
-    else: shortcut = Subsample(stride) if stride>1 else None
-    neuron = self.cell(**self.neuron)
+    neuron,shortcut = self.cell(**self.neuron),self.way_past(c, o, stride)
     return {f'block{i}': Residual(nn.Sequential(OrderedDict(body)), neuron, shortcut)} | self.drop(n+1)
+
+# %% ../nbs/network/05_models.ipynb #0b1ec962
+@patch
+def spike_block(self:Parts, i, n, c, o, stride):
+    "As `block`, but the spikes of both ways are added (Fang et al. 2021, SEW)."
+    body = self.conv(n, c, o, 3) | self.fire(n) | self.conv(n+1, o, o, 3, stride)
+    body[f'lif{n+1}'] = self.cell(**self.neuron)
+    shortcut = self.way_past(c, o, stride)
+    if c!=o: shortcut = nn.Sequential(shortcut, *self.between(n, o).values(), self.cell(**self.neuron))
+    return {f'block{i}': Residual(nn.Sequential(OrderedDict(body)), nn.Identity(), shortcut)} | self.drop(n+1)
+
+@patch
+def current_block(self:Parts, i, n, c, o, stride):
+    "As `block`, but a current is handed on, and neurons stand before every synapse (Hu et al. 2021, MS)."
+    begin,body = self.fire(n),self.conv(n, c, o, 3) | self.fire(n+1) | self.conv(n+1, o, o, 3, stride)
+    if c==o: begin,body = {},begin | body # the shortcut begins before the neurons
+    ways = Residual(nn.Sequential(OrderedDict(body)), nn.Identity(), self.way_past(c, o, stride))
+    return {f'block{i}': nn.Sequential(OrderedDict(begin | dict(ways=ways))) if begin else ways}
+
+joins = dict(membrane=Parts.block, spikes=Parts.spike_block, currents=Parts.current_block)
+
+# %% ../nbs/network/05_models.ipynb #0b1ec963
+@patch
+def stack(self:Parts,
+    layers:dict,  # to which the blocks are added
+    blocks:tuple, # of each block: channels, as a multiple of the width, and stride
+    width:int,    # channels that come in
+    size:int,     # height and width of what comes in
+    join:str      # of `joins`
+)->tuple:         # channels, and height and width, of what goes out
+    "Add residual blocks to `layers`."
+    check_choice('join', join, joins)
+    ch = width
+    for i,(multiple,stride) in enumerate(blocks, 1):
+        check_whole('channels of a block', multiple*width, 1, 'Give whole multiples of `width`.')
+        check_whole('stride', stride, 1, 'Lee et al. use 1 and 2.')
+        layers |= joins[join](self, i, 2*i, ch, multiple*width, stride)
+        ch,size = multiple*width,-(-size//stride)
+    return ch,size
 
 # %% ../nbs/network/05_models.ipynb #7e25d0f8
 def resnet(
@@ -334,6 +381,7 @@ def resnet(
     readout:float=None,     # see `first_sizes`
     norm:str='shared',      # see `Parts`; none on the shortcuts; Lee et al. have none
     dropout:float=0.,       # see `Parts`
+    join:str='membrane',    # where shortcuts join: 'membrane' (Lee et al.), 'spikes', 'currents'
     **neuron                # as `Parts` has them, such as `pool_neurons`; else options of the neurons
 )->nn.Sequential:           # images [B, C, H, W] -> scores [B, K]
     "A spiking residual network (Lee et al. 2020), weights drawn; raises ValueError for impossible sizes."
@@ -341,13 +389,10 @@ def resnet(
     check_whole('width', width, 1, 'Lee et al. use 64.')
     check_sizes(num_classes=num_classes, in_channels=in_channels)
     part,layers = begin(encoder, num_steps, max_rate, norm=norm, dropout=dropout, **neuron)
-    layers |= part.conv(1, in_channels, width, 3) | part.fire(1) | part.pool(1)
-    ch,size = width,image_size//2
-    for i,(multiple,stride) in enumerate(blocks, 1):
-        check_whole('channels of a block', multiple*width, 1, 'Give whole multiples of `width`.')
-        check_whole('stride', stride, 1, 'Lee et al. use 1 and 2.')
-        layers |= part.block(i, 2*i, ch, multiple*width, stride)
-        ch,size = multiple*width,-(-size//stride)
+    layers |= part.conv(1, in_channels, width, 3)
+    layers |= dict(pool1=AvgPool2d(2)) if join=='currents' else part.fire(1) | part.pool(1)
+    ch,size = part.stack(layers, blocks, width, image_size//2, join)
+    if join=='currents': layers['last'] = part.cell(**part.neuron)
     layers |= part.head(2*len(blocks)+2, ch*size**2, 16*width, num_classes)
     return lee_init(nn.Sequential(layers), **first_sizes(kappa, readout, norm, 1.))
 
@@ -532,13 +577,14 @@ def makers(
     with use('torch'), own_stream(seed), cut(model, hear): model(x)
     out = {n: o for n,o in out.items() if o.weights or not isinstance(model.get_submodule(n), IF)}
     taken = {}
-    for n,(weights,_) in out.items():
+    for n,(weights,joined) in out.items():
         need(weights, f'no weights make the current of {n!r}', 'there must be some to scale',
              'Put a synapse, or a norm with weights, before it; behind a pool, use `IF`.')
-        for w in weights:
-            need(w not in taken, f'{w!r} makes the currents of {taken.get(w)!r} and {n!r}',
-                 'one weight cannot be scaled to suit both', 'Give each layer of neurons a synapse of its own.')
-            taken[w] = n
+        own = [w for w in weights if w not in taken]
+        need(own, f'{weights[0]!r} makes the currents of {taken.get(weights[0])!r} and {n!r}',
+             'one weight cannot be scaled to suit both', 'Give each layer of neurons a synapse of its own.')
+        taken |= dict.fromkeys(own, n)
+        out[n] = Source(own, joined or own!=weights) # a current that has been fitted may join, along a shortcut
     return out
 
 # %% ../nbs/network/05_models.ipynb #2f9e60b8

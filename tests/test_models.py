@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.models import efficientnet_b0, efficientnet_b1, efficientnet_b4
 from torchvision.models.efficientnet import MBConv
 from snnkit.core import seeded
-from snnkit.encoding import Direct, Encoder
+from snnkit.encoding import Direct, Encoder, poisson
 from snnkit.layers import dense, use
 from snnkit.layers import (IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d, Neuron, PLIF, Poisson, Residual,
                            Subsample, norms, watch)
@@ -112,6 +112,54 @@ def test_between_efficientnets_blocks_go_currents_or_spikes():
         out = {}
         with watch(net, lambda n,m,x,y: out.update({n: dense(y)}), (Residual, nn.Sequential)): net(x)
         for n in ('block1', 'block2', 'block5'): assert (((out[n]==0) | (out[n]==1)).all().item()) is spiking
+
+def test_where_shortcuts_join():
+    "Membranes and currents leave spikes to every synapse; added spikes are twos where both ways fire, and threes a block later"
+    x = images(4, 3, 12)
+    for join,values in dict(membrane={0, 1}, spikes={0, 1, 2, 3}, currents=None).items():
+        torch.manual_seed(0)
+        net = resnet(((2, 1), (2, 1), (4, 2)), width=4, num_steps=20, image_size=12, join=join, norm=None, reset='subtract')
+        calibrate(net, x, .1)
+        out,into = {},{}
+        with watch(net, lambda n,m,x,y: out.update({n: dense(y)}), Residual): net(x)
+        with watch(net, lambda n,m,x,y: into.update({n: dense(x)}), Conv2d): net(x)
+        met = set().union(*(o.unique().tolist() for o in out.values()))
+        assert met==values if values else len(met)>10
+        inside = [o for n,o in into.items() if n!='conv1']
+        assert all(o.unique().numel()==2 for o in inside) is (join!='spikes')
+
+def test_shortcuts_by_hand():
+    "Behind the neurons, spikes to spikes, and the current of every block before"
+    x = images(2, 3, 12)
+    for join in ('spikes', 'currents'):
+        torch.manual_seed(0)
+        net = resnet(((1, 1), (2, 2)), width=3, num_steps=5, image_size=12, join=join)
+        one,two = net.block1,net.block2
+        s = poisson(torch.rand(2, 3, 6, 6, generator=seeded(1)), 5, seeded(2))
+        b = one.body
+        body = b.lif3(b.norm3(b.conv3(b.lif2(b.norm2(b.conv2(s)))))) if join=='spikes' else b.norm3(b.conv3(b.lif3(b.norm2(b.conv2(b.lif2(s))))))
+        assert torch.allclose(dense(one(s)), dense(body)+s)
+        if join=='spikes':
+            conv,norm,neuron = two.shortcut
+            assert torch.allclose(dense(two(s)), dense(two.body(s))+dense(neuron(norm(conv(s)))))
+        else:
+            fired = two.lif4(s*2)
+            assert torch.allclose(dense(two(s*2)), dense(two.ways.body(fired))+dense(two.ways.shortcut(fired)))
+
+@pytest.mark.parametrize('join', ['spikes', 'currents'])
+def test_twins_of_residual_forms(join):
+    torch.manual_seed(0)
+    net = resnet11(width=2, image_size=12, num_steps=3, join=join)
+    ann,x = twin(net),images(2, 3, 12)
+    assert ann(x).shape==(2, 10) and not any(isinstance(m, Neuron) for m in ann.modules())
+    assert [n for n,_ in net.named_parameters()]==[n for n,_ in ann.named_parameters()]
+
+def test_a_current_that_was_fitted_may_join():
+    "Along an identity the currents of all blocks before come to each block; each layer's own weights are scaled"
+    torch.manual_seed(0)
+    net = resnet(((1, 1), (1, 1), (1, 1)), width=4, num_steps=10, image_size=12, join='currents', norm=None)
+    t = calibrate(net, images(4, 3, 12), .1)
+    assert t.after.between(.09, .11).all() and len(t)==8
 
 def test_names_of_residual_nets():
     net = resnet9(width=2, norm='shared', dropout=.25)
@@ -318,7 +366,7 @@ def test_factor_is_found(rate, log):
     (lenet, dict(num_classes=0), '`num_classes` is 0'), (vgg9, dict(num_classes=True), '`num_classes` is True'), (resnet9, dict(in_channels=0), 'in_channels'),
     (efficientnet, dict(num_classes=-1), 'num_classes'), (lenet, dict(encoder='poisson'), '`encoder` is str'), (vgg9, dict(encoder=Direct), '`encoder` is'),
     (lenet, dict(num_steps='x'), 'num_steps'), (lenet, dict(image_size=None), 'image_size'), (lenet, dict(dropout='x'), 'dropout'), (lenet, dict(kappa=-1.), 'kappa'),
-    (resnet9, dict(kappa=0), 'kappa'), (lenet, dict(leak=2), 'leak'), (resnet9, dict(reset='none'), 'reset'), (vgg9, dict(num_steps=0), 'num_steps'),
+    (resnet9, dict(kappa=0), 'kappa'), (resnet9, dict(join='sum'), 'join'), (lenet, dict(leak=2), 'leak'), (resnet9, dict(reset='none'), 'reset'), (vgg9, dict(num_steps=0), 'num_steps'),
     (efficientnet, dict(width=0), '`width` is 0'), (efficientnet, dict(depth=-.5), '`depth` is -0.5'), (efficientnet, dict(width=math.inf), 'finite'), (efficientnet, dict(image_size=1), 'image_size')], ids=lambda o: getattr(o, '__name__', str(o)))
 def test_bad_arguments(f, kw, match):
     with pytest.raises(ValueError, match=match): f(**kw)

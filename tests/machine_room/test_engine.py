@@ -16,7 +16,7 @@ from snnkit.encoding import Direct, poisson
 from snnkit.engine.trains import Current, Lazy, Train, to_train
 from snnkit.layers import IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, Poisson, make_norm, norms, spike_trains
 from snnkit.layers import dense, mode, use
-from snnkit.models import lee_init, lenet, vgg9
+from snnkit.models import lee_init, lenet, resnet, vgg9
 
 @torch.no_grad()
 def exact(net):
@@ -71,6 +71,13 @@ def test_what_stands_between(make):
     "Sums of currents, norms, held masks, and surrogates beside spike-BP"
     torch.manual_seed(0)
     assert_same(make(), images(3, 2, 12, 12)*2-1, tol=2e-5)
+
+@pytest.mark.parametrize('grad', ['spike_bp', 'atan'])
+@pytest.mark.parametrize('join', ['spikes', 'currents'])
+def test_residual_forms(join, grad):
+    "Sums of spikes, and currents that are handed on"
+    torch.manual_seed(0)
+    assert_same(resnet(((1, 1), (2, 2)), width=8, num_steps=8, image_size=12, join=join, grad=grad), images(3, 3, 12, 12), tol=2e-5)
 
 def test_direct_input_has_values():
     torch.manual_seed(0)
