@@ -617,6 +617,17 @@ def check_splits(
     mend = 'The data have changed; train both with `fresh=True`.'
     need(same, f'{name} saw other images than {other}', 'the split must be the same', mend)
 
+# %% ../nbs/experiment/11_experiments.ipynb #0b1ec973
+def spent(
+    records:list, # of one configuration
+    count:str     # the way to count operations, of `ways`
+)->float:         # mean energy of an image; raises ValueError for records of another version
+    "What the runs of a network spend."
+    if count=='effective': return np.mean([r['energy'] for r in records])
+    told = all('energies' in r for r in records)
+    need(told, f'`count` is {count!r}', 'these records know only the effective operations', 'Train with `fresh=True`.')
+    return np.mean([r['energies'][count] for r in records])
+
 # %% ../nbs/experiment/11_experiments.ipynb #7af41c0d
 def paired(
     rs:list,     # records of one spiking network
@@ -631,18 +642,19 @@ def paired(
     return pairs
 
 def increment(
-    pairs:list,      # of records
-    confidence:float # of the interval
-)->dict:             # what `increments` says of them
+    pairs:list,       # of records
+    confidence:float, # of the interval
+    count:str         # the way to count operations, of `ways`
+)->dict:              # what `increments` says of them
     "Accuracies, error increment with its interval, McNemar's p of each pair, and ratio of energies."
     bits = [(unpack(s), unpack(t)) for s,t in pairs]
     d = [error_increment(*o, confidence) for o in bits]
     snn,ann = zip(*pairs)
     mean,low,high = spread([o.points for o in d], (d[0].low, d[0].high), confidence, overlap_of(snn))
-    def over(rs, what): return np.mean([r[what] for r in rs])
-    return {'runs': len(pairs), 'SNN (%)': 100*over(snn, 'test_accuracy'), 'ANN (%)': 100*over(ann, 'test_accuracy'),
+    def right(rs): return 100*np.mean([r['test_accuracy'] for r in rs])
+    return {'runs': len(pairs), 'SNN (%)': right(snn), 'ANN (%)': right(ann),
             'increment': mean, 'low': low, 'high': high, "McNemar's p": ', '.join(f'{mcnemar(*o):.2g}' for o in bits),
-            'energy SNN/ANN': over(snn, 'energy')/over(ann, 'energy')}
+            'energy SNN/ANN': spent(snn, count)/spent(ann, count)}
 
 # %% ../nbs/experiment/11_experiments.ipynb #c5e82d15
 def apart(
@@ -667,16 +679,18 @@ def increments(
     records:list,         # of spiking networks and their twins
     base:Config=None,     # what the rows' names are told against; the first record's if None
     confidence:float=.95, # of the intervals
-    each:bool=False       # a row for each pair, under network and run?
+    each:bool=False,      # a row for each pair, under network and run?
+    count:str='effective' # the way to count operations for the energy, of `ways`
 )->pd.DataFrame:          # a row a configuration: runs, accuracies (%), increment, interval (points), p's, energy ratio
     "Every spiking network beside its twin; raises ValueError if a twin is missing or saw other images."
     by,rows = once(records),{}
+    check_choice('count', count, ways)
     base = base_of(records, base)
     for rs in groups(records).values():
         config = config_of(rs[0])
         if config.ann: continue
         name = describe(config, base)
-        rows |= {k: increment(o, confidence) for k,o in apart(name, paired(rs, by, name), each).items()}
+        rows |= {k: increment(o, confidence, count) for k,o in apart(name, paired(rs, by, name), each).items()}
     return as_rows(rows)
 
 # %% ../nbs/experiment/11_experiments.ipynb #c5e82d1a
