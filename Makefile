@@ -6,7 +6,8 @@ NAMES ?=
 ARGS ?=
 bin := .venv/bin
 py := $(bin)/python
-pytest = OMP_NUM_THREADS=1 $(bin)/pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+# Threads that wait for each other let go of their processor: a test more than there are processors runs at a time
+pytest = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(bin)/pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 facts := pyproject.toml settings.ini setup.py
 
 # $(call apt,PACKAGE): install it as root, or through a sudo that asks for no password; else say what to type

@@ -69,7 +69,7 @@ def main():
     with TemporaryDirectory() as d:
         d = Path(d).resolve()
         py = install(d, which)
-        env = {k: v for k,v in os.environ.items() if not k.startswith(('PYTHON', 'SNNKIT_'))} | dict(HOME=str(d), OMP_NUM_THREADS='1')
+        env = {k: v for k,v in os.environ.items() if not k.startswith(('PYTHON', 'SNNKIT_'))} | dict(HOME=str(d), OMP_NUM_THREADS='1', OMP_WAIT_POLICY='passive')
         run(py, '-c', everything, *(re.split('[>=]', o)[0] for o in required()), cwd=d, env=env)
         copytree(root/'tests', d/'tests', ignore=ignore_patterns('__pycache__'))
         run(py, '-m', 'pytest', '-q', '-n', 'auto', '--maxprocesses', '4', '-p', 'no:cacheprovider', *(f'tests/{o}.py' for o in tested), cwd=d, env=env)

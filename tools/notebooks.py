@@ -13,8 +13,9 @@ from colab import colab,play
 from common import notebooks,project_copy,report,root,run,share_kernels
 from environment import wheel
 
-# One thread and one instruction set, so that a training run rounds as alike as can be on different x86 CPUs
-same = dict(OMP_NUM_THREADS='1', ATEN_CPU_CAPABILITY='avx2', ONEDNN_MAX_CPU_ISA='AVX2', MKL_CBWR='COMPATIBLE')
+# One thread and one instruction set, so that a training run rounds as alike as can be on different x86 CPUs. Threads that a page asks for
+# let go of their processor while they wait, since several pages run at a time
+same = dict(OMP_NUM_THREADS='1', OMP_WAIT_POLICY='passive', ATEN_CPU_CAPABILITY='avx2', ONEDNN_MAX_CPU_ISA='AVX2', MKL_CBWR='COMPATIBLE')
 number = re.compile(r'[-+]?\d+(?:,\d{3})*(?:\.\d*)?(?:e[-+]?\d+)?', re.I)
 unwanted = {'a progress bar': r'\d ?(it/s|s/it)|\d%\|', 'a line drawn over another': r'\r', 'a warning': r'Warning\b',
             'a path of a machine': rf'/(home|root|tmp|Users)/|site-packages|{re.escape(str(root))}'}
