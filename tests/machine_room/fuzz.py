@@ -223,7 +223,9 @@ def residual(d, shape):
     O = C if d.chance(.5) else d.width()
     short = None if O==C and d.chance(.6) else Conv2d(C, O, 1, bias=False)
     if O==C and d.chance(.2): short = Subsample(1)
-    return [Residual(body(d, C, H, W, O), neuron(d) if d.chance(.9) else nn.Identity(), short)],(O, H, W)
+    way,sum_ = body(d, C, H, W, O),neuron(d) if d.chance(.9) else nn.Identity()
+    if isinstance(sum_, nn.Identity) and d.chance(.5): way.append(neuron(d)) # spikes are added to what came in
+    return [Residual(way, sum_, short)],(O, H, W)
 
 def branch(d, C, H, W, O):
     "Layers that keep height and width and end with a current or with spikes."
