@@ -171,11 +171,11 @@ def fire(self:Parts, n):
 
 # %% ../nbs/network/05_models.ipynb #762643ce
 @patch
-def pool(self:Parts, k, size=2):
-    "Pool `k` over `size` x `size` pixels and its neuron, if it has one."
+def pool(self:Parts, k, size=2, of_spikes=True):
+    "Pool `k` over `size` x `size` pixels and its neuron, if it has one; a pool of currents has none."
     if self.max_pools: return {f'pool{k}': MaxPool2d(size)}
     layers = {f'pool{k}': AvgPool2d(size)}
-    if not self.pool_neurons: return layers
+    if not (self.pool_neurons and of_spikes): return layers
     grad = self.neuron.get('grad', 'spike_bp')
     reset = 'subtract' if grad=='rate' else 'zero'
     return layers | {f'if{k}': IF(reset=reset, grad='straight_through' if grad=='spike_bp' else grad)}
@@ -341,7 +341,7 @@ def spike_block(self:Parts, i, n, c, o, stride):
 @patch
 def current_block(self:Parts, i, n, c, o, stride):
     "As `block`, but a current is handed on, and neurons stand before every synapse (Hu et al. 2021, MS)."
-    begin,body = self.fire(n),self.conv(n, c, o, 3) | self.fire(n+1) | self.conv(n+1, o, o, 3, stride)
+    begin,body = self.fire(n-1),self.conv(n, c, o, 3) | self.fire(n) | self.conv(n+1, o, o, 3, stride)
     if c==o: begin,body = {},begin | body # the shortcut begins before the neurons
     ways = Residual(nn.Sequential(OrderedDict(body)), nn.Identity(), self.way_past(c, o, stride))
     return {f'block{i}': nn.Sequential(OrderedDict(begin | dict(ways=ways))) if begin else ways}
@@ -390,9 +390,9 @@ def resnet(
     check_sizes(num_classes=num_classes, in_channels=in_channels)
     part,layers = begin(encoder, num_steps, max_rate, norm=norm, dropout=dropout, **neuron)
     layers |= part.conv(1, in_channels, width, 3)
-    layers |= dict(pool1=AvgPool2d(2)) if join=='currents' else part.fire(1) | part.pool(1)
+    layers |= part.pool(1, of_spikes=False) if join=='currents' else part.fire(1) | part.pool(1)
     ch,size = part.stack(layers, blocks, width, image_size//2, join)
-    if join=='currents': layers['last'] = part.cell(**part.neuron)
+    if join=='currents': layers |= part.fire(2*len(blocks)+1)
     layers |= part.head(2*len(blocks)+2, ch*size**2, 16*width, num_classes)
     return lee_init(nn.Sequential(layers), **first_sizes(kappa, readout, norm, 1.))
 

@@ -252,9 +252,10 @@ def test_ctrl_c_at_the_end_of_a_run_stops_them_all(record, tmp_path, monkeypatch
     first,_ = call(); assert same(first, record)
 
 @pytest.mark.filterwarnings('ignore:Layer') # networks as small as these may fall silent
-@pytest.mark.parametrize('backend', ['threading', 'multiprocessing'])
-def test_other_backends_find_the_same(record, tmp_path, backend):
+@pytest.mark.parametrize('backend', ['loky', 'threading', 'multiprocessing'])
+def test_every_backend_finds_the_same(record, tmp_path, backend):
     with parallel_backend(backend, n_jobs=2): rs = run_all([tiny, replace(tiny, seed=1), replace(tiny, ann=True)], 'a', tmp_path/'p', jobs=2)
+    assert ['rates' in r for r in rs]==[True, True, False] and rs[2]['config']['ann']
     assert same(rs[0], record) and [r['config']['seed'] for r in rs]==[42, 1, 42] and len(Store(tmp_path/'p').read())==3
 
 def test_an_error_in_a_run_is_told(tmp_path):

@@ -137,13 +137,13 @@ def test_shortcuts_by_hand():
         one,two = net.block1,net.block2
         s = poisson(torch.rand(2, 3, 6, 6, generator=seeded(1)), 5, seeded(2))
         b = one.body
-        body = b.lif3(b.norm3(b.conv3(b.lif2(b.norm2(b.conv2(s)))))) if join=='spikes' else b.norm3(b.conv3(b.lif3(b.norm2(b.conv2(b.lif2(s))))))
+        body = b.lif3(b.norm3(b.conv3(b.lif2(b.norm2(b.conv2(s)))))) if join=='spikes' else b.norm3(b.conv3(b.lif2(b.norm2(b.conv2(b.lif1(s))))))
         assert torch.allclose(dense(one(s)), dense(body)+s)
         if join=='spikes':
             conv,norm,neuron = two.shortcut
             assert torch.allclose(dense(two(s)), dense(two.body(s))+dense(neuron(norm(conv(s)))))
         else:
-            fired = two.lif4(s*2)
+            fired = two.lif3(s*2)
             assert torch.allclose(dense(two(s*2)), dense(two.ways.body(fired))+dense(two.ways.shortcut(fired)))
 
 @pytest.mark.parametrize('join', ['spikes', 'currents'])
@@ -153,6 +153,12 @@ def test_twins_of_residual_forms(join):
     ann,x = twin(net),images(2, 3, 12)
     assert ann(x).shape==(2, 10) and not any(isinstance(m, Neuron) for m in ann.modules())
     assert [n for n,_ in net.named_parameters()]==[n for n,_ in ann.named_parameters()]
+
+def test_options_of_a_network_that_hands_on_currents():
+    "Its pool is of currents, of the kind that is asked for; all hidden neurons have dropout behind them"
+    net = resnet(((1, 1), (2, 2)), width=2, image_size=12, join='currents', max_pools=True, dropout=.2)
+    assert list(dict(net.named_children()))=='encoder conv1 norm1 pool1 block1 block2 lif5 drop5 flatten fc1 norm6 lif6 drop6 fc2 readout'.split()
+    assert isinstance(net.pool1, MaxPool2d) and sum(isinstance(m, Dropout) for m in net.modules())==sum(isinstance(m, LIF) for m in net.modules())==6
 
 def test_a_current_that_was_fitted_may_join():
     "Along an identity the currents of all blocks before come to each block; each layer's own weights are scaled"
