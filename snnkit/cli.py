@@ -30,8 +30,8 @@ from .data import load
 from .training import evaluate, fit, new_accelerator, plot_history, undisturbed, warm_cosine
 from .measures import accuracy_interval, confusion, firing_rates, hits
 from .plots import plot_confusion, plot_membranes, plot_mistakes, plot_rasters, result_table
-from .experiments import Config, Store, increments, network, provenance, run_all, table
-from .studies import recorded, study
+from .experiments import Config, Store, increments, network, provenance, run_all, table, twinned
+from .studies import study
 
 # %% ../nbs/doors/14_cli.ipynb #eafb8755
 @contextmanager
@@ -194,7 +194,7 @@ def report(
 # %% ../nbs/doors/14_cli.ipynb #9be3d264
 @call_parse
 def experiment(
-    name:str,             # of the study: ablation, depths, folds, headline, direct or families
+    name:str,             # of the study: ablation, norms, depths, folds, families, recipe or headline
     data:str='MNIST',     # digits, MNIST, FashionMNIST, CIFAR10, CIFAR10-JPEG, or a folder or archive of class folders
     root:str=None,        # folder of the data; SNNKIT_DATA or a cache folder if not given
     part:int=None,        # images used of those that are not test; 20,000 if not given, or all digits
@@ -208,13 +208,14 @@ def experiment(
     "Do the runs of a study that the store lacks, and print what all of them found."
     with friendly():
         records_of = Store(store)
-        changes = dict(num_steps=num_steps, epochs=epochs) | recorded # as the runs that the kit has records of
+        changes = dict(num_steps=num_steps, epochs=epochs)
         if part is not None: changes['part'] = part
         numbers = re.fullmatch(r'\d+(,\d+)*', seeds)
         need(numbers, f'`seeds` is {seeds!r}', 'it must be whole numbers with commas between', 'Usual is 42,43,44.')
-        configs = study(name, data, records_of, of=tuple(map(int, seeds.split(','))), **changes)
+        configs = study(name, data, tuple(map(int, seeds.split(','))), **changes)
         go_on = 'With --fresh the same command begins anew.' if fresh else 'The same command goes on.'
         try: records = run_all(configs, f'{name}-{Path(data).name}', records_of, fresh, jobs, root)
         except KeyboardInterrupt: raise SystemExit(f'Stopped. {go_on}') from None
         print(table(records).round(2).to_string())
-        if any(c.ann for c in configs): print('', increments(records).round(2).to_string(), sep='\n')
+        pairs = twinned(records)
+        if pairs: print('', increments(pairs).round(2).to_string(), sep='\n')

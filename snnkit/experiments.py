@@ -7,8 +7,8 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/experiments
 # %% auto #0
 __all__ = ['data_for', 'network', 'counted', 'count', 'answers', 'steady_mode', 'steady', 'workplace', 'run', 'effort',
            'time_text', 'run_all', 'folds', 'seeds', 'with_twins', 'grid', 'groups', 'spread', 'table', 'one_by_one',
-           'best', 'increments', 'differences', 'compared', 'decided', 'in_words', 'Config', 'Store', 'config_of',
-           'describe', 'key', 'pack', 'provenance', 'resolve', 'results_home', 'unpack']
+           'best', 'increments', 'twinned', 'differences', 'compared', 'decided', 'in_words', 'Config', 'Store',
+           'config_of', 'describe', 'key', 'pack', 'provenance', 'resolve', 'results_home', 'unpack']
 
 # %% ../nbs/experiment/11_experiments.ipynb #0c4a8e15
 import inspect, json, math, os, shutil, time, warnings
@@ -692,6 +692,15 @@ def increments(
         name = describe(config, base)
         rows |= {k: increment(o, confidence, count) for k,o in apart(name, paired(rs, by, name), each).items()}
     return as_rows(rows)
+
+# %% ../nbs/experiment/11_experiments.ipynb #c5e82d32
+def twinned(
+    records:list # of runs
+)->list:         # fewer: every spiking network that has a twin among them, followed by it
+    "Those of `records` that `increments` can compare."
+    by = once(records)
+    pairs = [(r, by.get(key(config_of(r, **its_twin)))) for r in by.values() if not config_of(r).ann]
+    return [o for pair in pairs if pair[1] for o in pair]
 
 # %% ../nbs/experiment/11_experiments.ipynb #c5e82d1a
 def partners(

@@ -29,8 +29,8 @@ def test_experiment_prints_its_table_and_goes_on(folder, tmp_path):
     kept = tmp_path/'r'/f'ablation-{folder.name}.jsonl'
     text = call(*args)
     assert text.count('norm=')>=4 and 'augment=flip' in text and 'test (%)' in text
-    before = kept.read_bytes(); assert before.count(b'\n')==7
-    assert call(*args).splitlines()[-8:]==text.splitlines()[-8:] and kept.read_bytes()==before
+    before = kept.read_bytes(); assert before.count(b'\n')==12
+    assert call(*args).splitlines()[-20:]==text.splitlines()[-20:] and kept.read_bytes()==before
 
 @pytest.mark.parametrize('wrong, text', [(dict(name='depth'), 'headline'), (dict(seeds='seven'), 'commas')], ids=str)
 def test_mistakes_in_a_study_are_told(wrong, text):

@@ -91,7 +91,7 @@ def test_every_step_is_judged(tmp_path):
 def test_what_means_the_same_is_the_same():
     for name,usual in {'mnist': 'MNIST', 'fashion-mnist': 'FashionMNIST', 'Digits': 'digits', 'cifar10 jpeg': 'CIFAR10-JPEG'}.items():
         assert Config(data=name)==Config(data=usual) and studies.base_for(name)==studies.base_for(usual) and studies.augment_for(name)==studies.augment_for(usual)
-        assert studies.study('direct', name)==studies.study('direct', usual) and studies.deep_for(studies.base_for(name))==studies.deep_for(studies.base_for(usual))
+        for o in studies.studies: assert studies.study(o, name)==studies.study(o, usual)
     assert Config(data=Path('some')/'folder').data==str(Path('some')/'folder') and key(Config(dropout=0, lr=1, options=dict(widths=(1, 2))))==key(Config(dropout=0., lr=1., options=dict(widths=[1, 2])))
 
 def test_descriptions_tell_apart():
@@ -279,12 +279,18 @@ def test_a_run_counts_once(record):
     for f in (E.table, E.increments, E.differences, E.one_by_one, E.best):
         with pytest.raises(ValueError, match='`records` is empty'): f([])
 
-def test_the_baseline_may_win(record, tmp_path):
-    "Where no feature helps, the best is the base, and a study has every run once."
-    s = Store(tmp_path)
-    for c in studies.study('ablation', 'digits', s): s.add(made_up(record, **asdict(c), valid_accuracy=.8 if c.norm or c.augment or c.dropout else .9), 'a')
-    assert studies.best_of(studies.study('ablation', 'digits', s), s)==studies.base_for('digits')
-    for name,n in dict(folds=15, headline=12).items(): assert len({*map(key, cs := studies.study(name, 'digits', s))})==len(cs)==n
+@pytest.mark.parametrize('name', studies.studies)
+def test_a_study_has_every_run_once(name):
+    "From every seed, whatever two of its lists share; and each twin stands beside its spiking network."
+    cs = studies.study(name, 'digits', of=(1, 2))
+    assert len({*map(key, cs)})==len(cs) and [c.seed for c in cs].count(1)==[c.seed for c in cs].count(2)==len(cs)/2
+    own = {key(replace(c, ann=True, distill=0.)) for c in cs if not c.ann}
+    assert {key(c) for c in cs if c.ann} <= own
+
+def test_the_best_may_be_the_base(record):
+    "Where no feature helps."
+    rs = [made_up(record, **asdict(c), valid_accuracy=.8 if c.norm or c.augment or c.dropout else .9) for c in studies.ablation(studies.base_for('digits'), 'shift')]
+    assert E.best(rs)==studies.base_for('digits')
 
 def test_equal_accuracies_go_by_the_error(record):
     "Means of accuracies differ in their last bits where the images answered rightly are as many."
@@ -344,9 +350,14 @@ def test_the_textbook_has_no_spikes(changes):
     assert studies.textbook_for(replace(tiny, **studies.recorded)).kappa is None
     with pytest.raises(ValueError, match='textbook is to have kappa=3.0'): E.network(replace(c, kappa=3.), E.data_for(c))
 
-def test_what_is_lacking_can_be_made(tmp_path):
-    with pytest.raises(ValueError, match='--data FashionMNIST --part 1000 --num_steps 20 --epochs 4 --seeds 1,2'): studies.study('folds', 'FashionMNIST', tmp_path, of=(1, 2), part=1000)
-    assert [c.seed for c in E.seeds([tiny], 7)]==[7]
+def test_one_seed_is_enough():
+    assert [c.seed for c in E.seeds([tiny], 7)]==[7] and {c.seed for c in studies.study('norms', of=7)}=={7}
+
+def test_a_headline_may_be_smaller():
+    "All images of digits and clothes unless it is told otherwise, from five seeds."
+    whole,part = studies.study('headline', 'MNIST'),studies.study('headline', 'MNIST', part=100, of=(1,))
+    assert len(whole)==10 and {c.part for c in whole}=={None} and {c.part for c in part}=={100}
+    assert len(studies.study('headline', 'CIFAR10'))==6 and studies.study('headline', 'CIFAR10')[0].part==20_000
 
 # The records that come with the project
 
