@@ -138,12 +138,15 @@ def _ablation(base):
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f24
 def _norms(base):
-    deep = replace(depths(base, (7,))[0], num_steps=10)
+    deep = replace(depths(base, (7,))[0], num_steps=base.num_steps//2)
     routes = [base, in_few_steps(base), deep, in_few_steps(deep)]
     return with_twins([replace(c, norm=o) for c in routes for o in (None, 'shared')])
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f26
-def _depths(base): return with_twins([*depths(base), *depths(replace(base, norm='shared'))])
+def _depths(base):
+    easy = named(base.data) in ('digits', 'MNIST', 'FashionMNIST')
+    route = replace(base, num_steps=base.num_steps//2) if easy else in_few_steps(base)
+    return with_twins([*depths(route), *depths(replace(route, norm='shared'))])
 
 def _folds(base): return folds([base, replace(base, norm='shared')])
 
