@@ -197,10 +197,10 @@ def experiment(
     name:str,             # of the study: ablation, norms, depths, folds, families, recipe or headline
     data:str='MNIST',     # digits, MNIST, FashionMNIST, CIFAR10, CIFAR10-JPEG, or a folder or archive of class folders
     root:str=None,        # folder of the data; SNNKIT_DATA or a cache folder if not given
-    part:int=None,        # images used of those that are not test; 20,000 if not given, or all digits
+    part:int=None,        # images used of those that are not test; if not given, as many as the study takes
     num_steps:int=20,     # time steps T of the base
     epochs:int=4,         # passes through the training images
-    seeds:str='42,43,44', # of the runs
+    seeds:str=None,       # of the runs, such as 42,43,44; the study's own if not given
     jobs:int=None,        # runs at once; as many as processors if not given
     store:str=None,       # folder of the records; if not given, SNNKIT_RESULTS or `results` above, and the kit's own
     fresh:bool=False      # Train even where there is a record
@@ -210,9 +210,10 @@ def experiment(
         records_of = Store(store)
         changes = dict(num_steps=num_steps, epochs=epochs)
         if part is not None: changes['part'] = part
-        numbers = re.fullmatch(r'\d+(,\d+)*', seeds)
+        numbers = seeds is None or re.fullmatch(r'\d+(,\d+)*', seeds)
         need(numbers, f'`seeds` is {seeds!r}', 'it must be whole numbers with commas between', 'Usual is 42,43,44.')
-        configs = study(name, data, tuple(map(int, seeds.split(','))), **changes)
+        of = seeds and tuple(map(int, seeds.split(',')))
+        configs = study(name, data, of, **changes)
         go_on = 'With --fresh the same command begins anew.' if fresh else 'The same command goes on.'
         try: records = run_all(configs, f'{name}-{Path(data).name}', records_of, fresh, jobs, root)
         except KeyboardInterrupt: raise SystemExit(f'Stopped. {go_on}') from None

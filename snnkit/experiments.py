@@ -628,6 +628,14 @@ def spent(
     need(told, f'`count` is {count!r}', 'these records know only the effective operations', 'Train with `fresh=True`.')
     return np.mean([r['energies'][count] for r in records])
 
+# %% ../nbs/experiment/11_experiments.ipynb #7af41c0e
+def beside(
+    rs,          # records of spiking networks
+    by:dict      # key: record, of all runs
+)->list:         # of pairs: its record, and its twin's or None
+    "Each run and its twin."
+    return [(r, by.get(key(config_of(r, **its_twin)))) for r in rs]
+
 # %% ../nbs/experiment/11_experiments.ipynb #7af41c0d
 def paired(
     rs:list,     # records of one spiking network
@@ -635,7 +643,7 @@ def paired(
     name:str     # of the network, for messages
 )->list:         # of pairs: its record and its twin's
     "Each run beside its twin; raises ValueError if a twin is missing or saw other images."
-    pairs = [(r, by.get(key(config_of(r, **its_twin)))) for r in rs]
+    pairs = beside(rs, by)
     mend = 'Use `run_all(with_twins(configs))`.'
     need(all(t for _,t in pairs), f'{name} has no twin among the records', 'each needs one', mend)
     check_splits(pairs, name, 'its twin')
@@ -699,8 +707,8 @@ def twinned(
 )->list:         # fewer: every spiking network that has a twin among them, followed by it
     "Those of `records` that `increments` can compare."
     by = once(records)
-    pairs = [(r, by.get(key(config_of(r, **its_twin)))) for r in by.values() if not config_of(r).ann]
-    return [o for pair in pairs if pair[1] for o in pair]
+    spiking = [r for r in by.values() if not r['config']['ann']]
+    return [o for pair in beside(spiking, by) if all(pair) for o in pair]
 
 # %% ../nbs/experiment/11_experiments.ipynb #c5e82d1a
 def partners(

@@ -28,7 +28,7 @@ def base_for(
     data:str='MNIST', # name of the data set
     **changes         # fields of `Config`
 )->Config:            # without features
-    "Where the study begins: LeNet on 20,000 images, on 10,000 of MNIST's, or on all of the embedded digits."
+    "Where the study begins: LeNet on 20,000 images, on 10,000 digits or clothes, or on all of the embedded digits."
     few = dict(digits=None, MNIST=10_000, FashionMNIST=10_000)
     part = few.get(named(data), 20_000)
     return Config(**dict(data=data, part=part) | changes)
@@ -187,7 +187,7 @@ def _recipe(base): return with_twins(for_both(base)) + for_spikes(base)
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f2a
 def best_for(
     base:Config # of the study
-)->Config:      # with all that helps
+)->Config:      # what we would take
     "The network of the headline: a LeNet by spike-BP for digits, a VGG in few steps for anything else."
     name,augment = named(base.data),augment_for(base.data)
     if name in ('digits', 'MNIST'): return replace(base, norm='shared', augment=augment, epochs=2*base.epochs)
@@ -202,8 +202,7 @@ def _headline(base): return with_twins([best_for(base)])
 studies = dict(ablation=_ablation, norms=_norms, depths=_depths, folds=_folds, families=_families,
                recipe=_recipe, headline=_headline)
 
-# what the base of a headline has, unless it is told otherwise
-whole = dict(MNIST=dict(part=None), FashionMNIST=dict(part=None))
+whole = 'MNIST','FashionMNIST' # headlines learn all of their images, unless told otherwise
 
 def study(
     name:str,         # of the study, see `studies`
@@ -213,7 +212,8 @@ def study(
 )->list:              # configurations
     "The runs of a study, each once, for `run_all`; raises ValueError for an unknown name."
     check_choice('name', name, studies)
-    large = whole.get(named(data), {}) if name=='headline' else {}
+    large = name=='headline' and named(data) in whole
+    if large: changes = dict(part=None) | changes
     if of is None: of = range(42, 47 if large else 45)
-    configs = seeds(studies[name](base_for(data, **large | changes)), of)
+    configs = seeds(studies[name](base_for(data, **changes)), of)
     return list({key(c): c for c in configs}.values())
