@@ -30,7 +30,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from . import encoding
 from .core import check_choice, check_number, check_steps, check_whole, need
 from .encoding import Encoder
-from .spikebp import check_leak, check_neuron, integrate, lif, lif_step, surrogates
+from .spikebp import check_leak, check_neuron, dense_only, integrate, lif, lif_step, surrogates
 
 # %% ../nbs/network/04_layers.ipynb #88ca5ff6
 class Road(NamedTuple):
@@ -308,7 +308,7 @@ class LIF(Neuron):
         threshold:float=1., # spike when the membrane is above it
         reset:str='zero',   # 'zero' or 'subtract'
         refractory:int=0,   # steps of rest after a spike
-        grad='spike_bp'     # 'spike_bp', 'straight_through', a surrogate's name, or a function of `u - threshold`
+        grad='spike_bp'     # 'spike_bp', 'bounded', 'straight_through', a surrogate's name, or a slope of `u-threshold`
     ):
         super().__init__()
         check_neuron(leak, threshold, reset, refractory, grad)
@@ -323,11 +323,13 @@ class LIF(Neuron):
         check_neuron(**self.options()) # they may have been changed since
 
     def step(self, x, state):
-        "One step of `lif`; raises ValueError if a gradient of 'spike_bp' is wanted, which needs the whole window."
-        local = self.grad!='spike_bp' or not (torch.is_grad_enabled() and x.requires_grad)
-        need(local, "`grad` is 'spike_bp'", 'its gradient is known only at the end of the window, not step by step',
+        "One step of `lif`; raises ValueError if a gradient is wanted that needs the whole window."
+        learns,grad = torch.is_grad_enabled() and x.requires_grad,self.grad
+        need(not learns or grad not in ('spike_bp', *dense_only), f'`grad` is {grad!r}',
+             'its gradient is known only at the end of the window, not step by step',
              'Call the layer on the whole window, or choose a surrogate such as `atan`.')
-        return lif_step(x, state, **self.options())
+        options = self.options() | ({} if learns else dict(grad='atan')) # without a gradient any will do
+        return lif_step(x, state, **options)
 
     def plain(self, x):
         if type(self).step is not LIF.step: return super().plain(x) # a subclass with a step of its own

@@ -178,7 +178,7 @@ def pool(self:Parts, k, size=2, of_spikes=True):
     if not (self.pool_neurons and of_spikes): return layers
     grad = self.neuron.get('grad', 'spike_bp')
     reset = 'subtract' if grad=='rate' else 'zero'
-    return layers | {f'if{k}': IF(reset=reset, grad='straight_through' if grad=='spike_bp' else grad)}
+    return layers | {f'if{k}': IF(reset=reset, grad='straight_through' if grad in ('spike_bp', 'bounded') else grad)}
 
 # %% ../nbs/network/05_models.ipynb #82d03f5e
 @patch

@@ -6,7 +6,8 @@ from snnkit import layers
 from snnkit.core import seeded
 from snnkit.encoding import poisson
 from snnkit.models import lenet
-from snnkit.spikebp import fire, integrate, leak_correction, lif, lif_autograd, lif_step, membrane, surrogates
+from snnkit.layers import LIF
+from snnkit.spikebp import dense_only, fire, integrate, leak_correction, lif, lif_autograd, lif_step, membrane, surrogates
 
 grads = 'spike_bp', 'straight_through', *surrogates
 few = settings(max_examples=60, deadline=None, derandomize=True)
@@ -203,3 +204,28 @@ def test_a_network_learns_by_rates():
 
 def test_one_step_has_no_rate():
     with pytest.raises(ValueError, match='whole window'): lif_autograd(torch.rand(5, 2), grad='rate', **whole)
+    for grad in dense_only:
+        with pytest.raises(ValueError, match=f"`grad` is '{grad}'"): lif_step(torch.rand(2), None, 1., 1., 'subtract', 0, grad)
+
+bounded = st.fixed_dictionaries(dict(leak=st.one_of(st.just(1.), st.floats(.3, 1)), threshold=st.floats(.2, 3), reset=st.sampled_from(['zero', 'subtract'])))
+
+@few
+@given(bounded, st.integers(1, 40), st.integers(0, 10**6))
+def test_the_bound_takes_the_gradient_of_saturated_neurons_only(kw, T, seed):
+    "Against the loop, and against spike-BP neuron by neuron; all have as much charge as they can fire away, or less"
+    x,g = currents(T, (40,), seed)+torch.linspace(-1, 4, 40),currents(T, (40,), seed+1)
+    (s,dx),(s2,dx2),(s3,dx3) = gradient(lif, x, g, grad='bounded', **kw),gradient(lif_autograd, x, g, grad='bounded', **kw),gradient(lif, x, g, **kw)
+    assert s.equal(s2) and s.equal(s3)
+    assert_close(dx, dx2)
+    over = x.sum(0)>=kw['threshold']*T
+    assert (dx[:, over]==0).all() and dx[:, ~over].equal(dx3[:, ~over])
+
+def test_a_layer_can_be_stepped_unless_a_gradient_needs_the_window():
+    x = torch.rand(9, 4, generator=seeded(0))
+    for grad in ('spike_bp', *dense_only):
+        layer,state,out = LIF(grad=grad, **whole),None,[]
+        for x_t in x:
+            s,state = layer.step(x_t, state)
+            out.append(s)
+        assert torch.stack(out).equal(layer(x.unsqueeze(1))[:, 0])
+        with pytest.raises(ValueError, match='end of the window'): layer.step(x[0].clone().requires_grad_(), None)

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from ..core import need
 from .roads import neuron_options, left_alone
-from ..spikebp import check_neuron
+from ..spikebp import check_neuron, dense_only
 from ..layers import LIF, dense
 
 # %% ../../nbs/machine_room/25_fused.ipynb #c232b406
@@ -166,7 +166,7 @@ def fused_lif(
 )->torch.Tensor:         # spike train in {0, 1}, shape [T, ...], of the dtype of `x`
     "`lif` (Lee et al. 2020) as one Triton kernel each way; raises ValueError for odd options and CPU tensors."
     check_neuron(leak, threshold, reset, refractory, grad)
-    need(grad!='rate', "`grad` is 'rate'", 'the kernels do not have it', 'Use `snnkit.spikebp.lif`.')
+    need(grad not in dense_only, f'`grad` is {grad!r}', 'the kernels do not have it', 'Use `snnkit.spikebp.lif`.')
     _check_currents(x)
     return _Fused.apply(x, leak, threshold, reset, refractory, grad)
 
@@ -179,5 +179,5 @@ def through(
     "The road of the fused neuron."
     if not isinstance(layer, LIF) or not left_alone(layer): return None
     options = neuron_options(layer)
-    if options is None or options['grad']=='rate': return None
+    if options is None or options['grad'] in dense_only: return None
     return fused_lif(dense(x), **options)

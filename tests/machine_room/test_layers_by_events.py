@@ -8,7 +8,8 @@ from snnkit.encoding import poisson
 from snnkit.engine.trains import Current, Train, to_train
 from snnkit.layers import (LIF, BatchNorm2d, Conv2d, Dropout, MaxPool2d, Neuron, Poisson, Subsample, ThresholdBatchNorm2d, dense, fold,
                            make_norm, norms, spike_trains, use, watch)
-from snnkit.models import build, calibrate, models
+from snnkit.models import build, calibrate, lenet, models
+from snnkit.spikebp import dense_only
 from test_models import rate_for, tiny
 
 few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -30,6 +31,14 @@ def test_the_synapse_before_a_norm_and_the_neuron_behind_work_by_events(name):
         s = to_train(net[0](images(2, 2, 12, 12)))
         current = net[1](s)
         assert type(current) is Current and type(net[2](current)) is Current and type(net[3](net[2](current))) is Train
+
+@pytest.mark.parametrize('grad', dense_only)
+@pytest.mark.parametrize('norm', [None, 'shared'])
+def test_gradients_of_the_charge_are_left_to_torch(grad, norm):
+    torch.manual_seed(0)
+    net = lenet(num_classes=3, image_size=12, num_steps=12, kappa=6., norm=norm, grad=grad, leak=1., reset='subtract')
+    y,grads = assert_same(net, images(4, 1, 12, 12), tol=1e-3)
+    assert all(g.norm()>0 for g in grads.values())
 
 def test_fold_by_events():
     "In single precision a sum near the threshold may round to its other side: every layer is fed the same train, and hardly any spike differs"
