@@ -150,6 +150,11 @@ def _depths(base):
 
 def _folds(base): return folds([base, replace(base, norm='shared')])
 
+# %% ../nbs/experiment/12_studies.ipynb #c40d8f35
+def _bounded(base):
+    short = replace(base, num_steps=base.num_steps//2)
+    return [*depths(short), *depths(replace(short, grad='bounded'))]
+
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f28
 def _families(base):
     lenet = replace(in_few_steps(base), norm='shared')
@@ -199,8 +204,8 @@ def best_for(
 def _headline(base): return with_twins([best_for(base)])
 
 # %% ../nbs/experiment/12_studies.ipynb #2e7c51b4
-studies = dict(ablation=_ablation, norms=_norms, depths=_depths, folds=_folds, families=_families,
-               recipe=_recipe, headline=_headline)
+studies = dict(ablation=_ablation, norms=_norms, depths=_depths, bounded=_bounded, folds=_folds,
+               families=_families, recipe=_recipe, headline=_headline)
 
 whole = 'MNIST','FashionMNIST' # headlines learn all of their images, unless told otherwise
 
