@@ -30,7 +30,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from . import encoding
 from .core import check_choice, check_number, check_steps, check_whole, need
 from .encoding import Encoder
-from .spikebp import check_leak, check_neuron, dense_only, integrate, lif, lif_step, surrogates
+from .spikebp import by_charge, check_leak, check_neuron, integrate, lif, lif_step, surrogates
 
 # %% ../nbs/network/04_layers.ipynb #88ca5ff6
 class Road(NamedTuple):
@@ -325,7 +325,7 @@ class LIF(Neuron):
     def step(self, x, state):
         "One step of `lif`; raises ValueError if a gradient is wanted that needs the whole window."
         learns,grad = torch.is_grad_enabled() and x.requires_grad,self.grad
-        need(not learns or grad not in ('spike_bp', *dense_only), f'`grad` is {grad!r}',
+        need(not learns or grad not in ('spike_bp', *by_charge), f'`grad` is {grad!r}',
              'its gradient is known only at the end of the window, not step by step',
              'Call the layer on the whole window, or choose a surrogate such as `atan`.')
         options = self.options() | ({} if learns else dict(grad='atan')) # without a gradient any will do

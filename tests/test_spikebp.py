@@ -7,7 +7,7 @@ from snnkit.core import seeded
 from snnkit.encoding import poisson
 from snnkit.models import lenet
 from snnkit.layers import LIF
-from snnkit.spikebp import dense_only, fire, integrate, leak_correction, lif, lif_autograd, lif_step, membrane, surrogates
+from snnkit.spikebp import by_charge, fire, integrate, leak_correction, lif, lif_autograd, lif_step, membrane, surrogates
 
 grads = 'spike_bp', 'straight_through', *surrogates
 few = settings(max_examples=60, deadline=None, derandomize=True)
@@ -204,7 +204,7 @@ def test_a_network_learns_by_rates():
 
 def test_one_step_has_no_rate():
     with pytest.raises(ValueError, match='whole window'): lif_autograd(torch.rand(5, 2), grad='rate', **whole)
-    for grad in dense_only:
+    for grad in by_charge:
         with pytest.raises(ValueError, match=f"`grad` is '{grad}'"): lif_step(torch.rand(2), None, 1., 1., 'subtract', 0, grad)
 
 bounded = st.fixed_dictionaries(dict(leak=st.one_of(st.just(1.), st.floats(.3, 1)), threshold=st.floats(.2, 3), reset=st.sampled_from(['zero', 'subtract'])))
@@ -222,7 +222,7 @@ def test_the_bound_takes_the_gradient_of_saturated_neurons_only(kw, T, seed):
 
 def test_a_layer_can_be_stepped_unless_a_gradient_needs_the_window():
     x = torch.rand(9, 4, generator=seeded(0))
-    for grad in ('spike_bp', *dense_only):
+    for grad in ('spike_bp', *by_charge):
         layer,state,out = LIF(grad=grad, **whole),None,[]
         for x_t in x:
             s,state = layer.step(x_t, state)

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from ..core import need
 from .roads import neuron_options, left_alone
-from ..spikebp import check_neuron, dense_only
+from ..spikebp import check_neuron, stop_saturated
 from ..layers import LIF, dense
 
 # %% ../../nbs/machine_room/25_fused.ipynb #c232b406
@@ -162,12 +162,13 @@ def fused_lif(
     threshold:float=1.,  # spike when the membrane is above it
     reset:str='zero',    # 'zero' or 'subtract'
     refractory:int=0,    # steps of rest after a spike
-    grad='spike_bp'      # 'spike_bp', 'straight_through', a surrogate's name, or a function of `u - threshold`
+    grad='spike_bp'      # 'spike_bp', 'bounded', 'straight_through', a surrogate's name, or a slope of `u-threshold`
 )->torch.Tensor:         # spike train in {0, 1}, shape [T, ...], of the dtype of `x`
     "`lif` (Lee et al. 2020) as one Triton kernel each way; raises ValueError for odd options and CPU tensors."
     check_neuron(leak, threshold, reset, refractory, grad)
-    need(grad not in dense_only, f'`grad` is {grad!r}', 'the kernels do not have it', 'Use `snnkit.spikebp.lif`.')
+    need(grad!='rate', "`grad` is 'rate'", 'the kernels do not have it', 'Use `snnkit.spikebp.lif`.')
     _check_currents(x)
+    if grad=='bounded': x,grad = stop_saturated(x, threshold),'spike_bp'
     return _Fused.apply(x, leak, threshold, reset, refractory, grad)
 
 # %% ../../nbs/machine_room/25_fused.ipynb #43bb470b
@@ -179,5 +180,5 @@ def through(
     "The road of the fused neuron."
     if not isinstance(layer, LIF) or not left_alone(layer): return None
     options = neuron_options(layer)
-    if options is None or options['grad'] in dense_only: return None
+    if options is None or options['grad']=='rate': return None
     return fused_lif(dense(x), **options)

@@ -27,7 +27,7 @@ from snnkit.engine.synapses import (
 from .trains import (Current, Lazy, Train, as_dense, as_spikes, as_values, chained, lazy, new_words,
                                    to_train, train)
 from ..layers import LIF, Dropout, Norm, Poisson, dense, has, mode
-from ..spikebp import check_neuron
+from ..spikebp import check_neuron, stop_saturated
 
 # %% ../../nbs/machine_room/24_roads.ipynb #815a2912
 _small = 2**16 # numbers; fewer are not worth the start of the kernels
@@ -189,8 +189,11 @@ def spikes_of(
     if not _eventful(x) or mode()=='auto' and not isinstance(x, Lazy) and x.numel()<_small: return None
     options = neuron_options(layer)
     if options is None: return None
-    refractory,grad = options['refractory'],options['grad']
     learns = torch.is_grad_enabled() and x.requires_grad
+    if learns and options['grad']=='bounded':
+        x = stop_saturated(dense(x), options['threshold'])
+        options |= dict(grad='spike_bp')
+    refractory,grad = options['refractory'],options['grad']
     if not learns or grad in ('spike_bp', 'straight_through'): return _behind(x, _cell(options), refractory)
     if refractory or grad not in kernels()._surrogates: return None
     return _with_surrogate(x, options['leak'], options['threshold'], options['reset'], grad)

@@ -9,7 +9,7 @@ from snnkit.engine.trains import Current, Train, to_train
 from snnkit.layers import (LIF, BatchNorm2d, Conv2d, Dropout, MaxPool2d, Neuron, Poisson, Subsample, ThresholdBatchNorm2d, dense, fold,
                            make_norm, norms, spike_trains, use, watch)
 from snnkit.models import build, calibrate, lenet, models
-from snnkit.spikebp import dense_only
+from snnkit.spikebp import by_charge
 from test_models import rate_for, tiny
 
 few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -32,9 +32,9 @@ def test_the_synapse_before_a_norm_and_the_neuron_behind_work_by_events(name):
         current = net[1](s)
         assert type(current) is Current and type(net[2](current)) is Current and type(net[3](net[2](current))) is Train
 
-@pytest.mark.parametrize('grad', dense_only)
+@pytest.mark.parametrize('grad', by_charge)
 @pytest.mark.parametrize('norm', [None, 'shared'])
-def test_gradients_of_the_charge_are_left_to_torch(grad, norm):
+def test_gradients_of_the_charge(grad, norm):
     torch.manual_seed(0)
     net = lenet(num_classes=3, image_size=12, num_steps=12, kappa=6., norm=norm, grad=grad, leak=1., reset='subtract')
     y,grads = assert_same(net, images(4, 1, 12, 12), tol=1e-3)
