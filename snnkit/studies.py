@@ -153,7 +153,8 @@ def _folds(base): return folds([base, replace(base, norm='shared')])
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f35
 def _bounded(base):
     short = replace(base, num_steps=base.num_steps//2)
-    return [*depths(short), *depths(replace(short, grad='bounded'))]
+    kinds = dict(), dict(grad='bounded'), dict(norm='shared')
+    return [c for o in kinds for c in depths(replace(short, **o))]
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f28
 def _families(base):
