@@ -82,6 +82,14 @@ def test_many_blocks_with_a_tail():
     assert fused_lif(torch.zeros(3, 0, 4, device=dev)).shape==(3, 0, 4)
 
 @on_device
+def test_the_bound_stands_before_the_kernel():
+    x,g = currents(12, (50,), 0)+torch.linspace(-1, 3, 50, device=dev),currents(12, (50,), 1)
+    (s,dx),(s2,dx2) = gradient(fused_lif, x, g, grad='bounded'),gradient(lif, x, g, grad='bounded')
+    assert s.equal(s2) and torch.allclose(dx, dx2, rtol=1e-5)
+    over = x.sum(0)>=len(x)
+    assert over.any() and not over.all() and (dx[:, over]==0).all() and (s[:, over].sum(0)>0).all()
+
+@on_device
 def test_gradients_between_spikes_are_not_even_looked_at():
     x,g = currents(40, (30,), 0),currents(40, (30,), 1)
     s,dx = gradient(fused_lif, x, g)
