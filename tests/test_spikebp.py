@@ -212,7 +212,7 @@ bounded = st.fixed_dictionaries(dict(leak=st.one_of(st.just(1.), st.floats(.3, 1
 @few
 @given(bounded, st.integers(1, 40), st.integers(0, 10**6))
 def test_the_bound_takes_the_gradient_of_saturated_neurons_only(kw, T, seed):
-    "Against the loop, and against spike-BP neuron by neuron; all have as much charge as they can fire away, or less"
+    "Against the loop, and against spike-BP neuron by neuron: some have more charge than they can fire away, others less"
     x,g = currents(T, (40,), seed)+torch.linspace(-1, 4, 40),currents(T, (40,), seed+1)
     (s,dx),(s2,dx2),(s3,dx3) = gradient(lif, x, g, grad='bounded', **kw),gradient(lif_autograd, x, g, grad='bounded', **kw),gradient(lif, x, g, **kw)
     assert s.equal(s2) and s.equal(s3)
