@@ -47,8 +47,9 @@ from .data import Augmented, Shuffle, batches, evenly
 def shown(
     o # anything
 )->str: # what it is, for an error message
-    "Type and shape of a tensor, or the value itself."
+    "Type and shape of a tensor, names in a dict or table, or the value itself; quick, as checks ask before they know."
     if torch.is_tensor(o): return f'{str(o.dtype).removeprefix("torch.")} of shape {list(o.shape)}'
+    if hasattr(o, 'keys'): return f'a {type(o).__name__} of {", ".join(map(str, o.keys())) or "nothing"}'[:80]
     return repr(o)[:80]
 
 def check_scores(

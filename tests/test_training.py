@@ -13,6 +13,7 @@ from snnkit import training
 from snnkit.core import own_stream
 from snnkit.data import Augmented, Images, batches, crop_flip, evenly, load
 from snnkit.layers import IF, LIF, AvgPool2d, Conv2d, Flatten, Integrator, Linear, Neuron, Poisson, spike_trains, use
+from snnkit.measures import costs
 from snnkit.models import lenet, twin, vgg9
 from snnkit.studies import textbook
 from snnkit.training import (TET, Run, check_settings, computed_by, cosine, cross_entropy, describe, evaluate, fit, load_weights, read_checkpoint,
@@ -47,6 +48,18 @@ def test_ctrl_c_stops_in_good_order_and_resumes(whole, tmp_path):
     assert read_tensors(tmp_path/'checkpoint.safetensors')[1]['run']['stopped'] and not (tmp_path/'model.safetensors').exists()
     finish(tmp_path, epochs)
     assert_same_training(whole[0], tmp_path)
+
+def test_no_check_prints_a_tensor(tmp_path, monkeypatch):
+    "The words for a mistake that was not made took a third of the time of a small training"
+    def printed(*_, **__): raise AssertionError('a tensor was printed')
+    monkeypatch.setattr(torch.Tensor, '__repr__', printed)
+    net,d = model(),data()
+    with use('torch'):
+        fit(net, d, epochs=1, out=tmp_path, quiet=True)
+        assert len(costs(net, d.test))==2 and evaluate(net, d.test).accuracy>=0
+    save_weights(net, tmp_path/'again')
+    load_weights(net, tmp_path/'again')
+    with pytest.raises(ValueError, match="`tensors` is a dict of w, n, but"): write_tensors(tmp_path/'a', dict(w=torch.ones(2), n=3), {})
 
 def test_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
     "The limit on a file's size stands for the full disk: the system refuses to write on, in the middle of the file"
