@@ -13,7 +13,7 @@ __all__ = ['columns', 'squared_error', 'cross_entropy', 'Objective', 'as_objecti
 
 # %% ../nbs/experiment/07_training.ipynb #6b540da0
 import copy, hashlib, io, json, math, os, re, signal, sys, time, threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -47,9 +47,9 @@ from .data import Augmented, Shuffle, batches, evenly
 def shown(
     o # anything
 )->str: # what it is, for an error message
-    "Type and shape of a tensor, names in a dict or table, or the value itself; quick, as checks ask before they know."
+    "Type and shape of a tensor, names in a dict, or the value itself; quick, as checks ask before they know."
     if torch.is_tensor(o): return f'{str(o.dtype).removeprefix("torch.")} of shape {list(o.shape)}'
-    if hasattr(o, 'keys'): return f'a {type(o).__name__} of {", ".join(map(str, o.keys())) or "nothing"}'[:80]
+    if isinstance(o, Mapping): return f'a {type(o).__name__} of {", ".join(map(str, o.keys())) or "nothing"}'[:80]
     return repr(o)[:80]
 
 def check_scores(

@@ -61,6 +61,11 @@ def test_no_check_prints_a_tensor(tmp_path, monkeypatch):
     load_weights(net, tmp_path/'again')
     with pytest.raises(ValueError, match="`tensors` is a dict of w, n, but"): write_tensors(tmp_path/'a', dict(w=torch.ones(2), n=3), {})
 
+def test_words_for_anything():
+    "Checks ask for them of whatever is given: also of a class, and of a data set that has keys of its own"
+    own = SimpleNamespace(keys=['a', 'b'])
+    assert training.shown(dict)==repr(dict) and training.shown(own)==repr(own) and training.shown({})=='a dict of nothing'
+
 def test_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
     "The limit on a file's size stands for the full disk: the system refuses to write on, in the middle of the file"
     path = tmp_path/'a.safetensors'
