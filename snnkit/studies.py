@@ -6,7 +6,7 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/studies.htm
 
 # %% auto #0
 __all__ = ['recorded', 'fewer', 'reported', 'studies', 'whole', 'base_for', 'augment_for', 'ablation', 'depths', 'textbook',
-           'textbook_for', 'published', 'in_few_steps', 'few', 'for_both', 'for_spikes', 'best_for', 'study']
+           'textbook_for', 'published', 'in_few_steps', 'few', 'routes', 'for_both', 'for_spikes', 'best_for', 'study']
 
 # %% ../nbs/experiment/12_studies.ipynb #8c15e3fa
 from dataclasses import replace
@@ -141,10 +141,15 @@ def _ablation(base):
     return every + [replace(c, **its_twin) for c in every if c.norm in (None, 'shared')]
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f24
-def _norms(base):
+def routes(
+    base:Config # of the study
+)->dict:        # name: configuration, without a norm
+    "The study's two networks, each by spike-BP and by a surrogate."
     deep = _seven(base)
-    routes = [base, in_few_steps(base), _halved(deep), in_few_steps(deep)]
-    return with_twins([replace(c, norm=o) for c in routes for o in (None, 'shared')])
+    lenets = {'LeNet, spike-BP': base, 'LeNet, surrogate': in_few_steps(base)}
+    return lenets | {'VGG, spike-BP': _halved(deep), 'VGG, surrogate': in_few_steps(deep)}
+
+def _norms(base): return with_twins([replace(c, norm=o) for c in routes(base).values() for o in (None, 'shared')])
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f26
 def _depths(base):
