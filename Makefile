@@ -1,6 +1,8 @@
 # Everything runs in .venv, which is made here and never needs activating. `make help` lists the commands.
 SHELL := bash
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Some hundred processes start here: what one has compiled of torch the others read, also where images forbid to keep it
+export PYTHONDONTWRITEBYTECODE :=
 PYTHON ?= python3
 NAMES ?=
 ARGS ?=

@@ -18,8 +18,8 @@ from .lanes import (
     add, avx512, busy, cut, div, dot, first, full, in_rows, load, mul, muladd, one_row, ones, opaque, part, patch, peek,
     pour, put, rest, sixteen, store, total, where, zeros)
 from .layout import (
-    Buffers, Geometry, Part, _from_rows, _mine, _near, _to_rows, block_size, geometry, numbers, parts, pool_geometry,
-    reach, shape, weight_map, windows)
+    Buffers, Geometry, Part, _from_rows, _mine, _near, _row, _set_row, _to_rows, block_size, geometry, numbers, parts,
+    pool_geometry, reach, shape, weight_map, windows)
 from .neurons import (
     Affine, Neuron, _blame, _correction, _dense_back, _dense_scan, _moments, _scan, _scan_back, _spot, _step,
     _surrogates, _through_norm)
@@ -106,9 +106,10 @@ def _scatter(b0, b1, x, words, offsets, values):
         for k in range(K):
             r,mine = offsets[(b*K+k)*T],_mine(words, C, k)
             for t in range(T):
+                end = (t*B+b+1)*P*C
                 for p in range(P):
                     w = words[b, k, t, p]
-                    put(x, ((t*B+b)*P+p)*C+k*n, mine, where(w, one, z))
+                    _set_row(x, ((t*B+b)*P+p)*C+k*n, end, mine, where(w, one, z))
                     if values is None: continue
                     while w:
                         x[t, b, p, k*n+first(w)] = values[r]
@@ -217,11 +218,14 @@ def _fire(words, b, k, t, g, cell, m): # all neurons within the margins; gives t
 # %% ../../nbs/machine_room/20_events.ipynb #258b3480
 @inner
 def _read(g, k, m, out): # the currents of block k
-    z,C = zeros(sixteen, one_row),min(64, g.O-64*k)
+    z,C,end = zeros(sixteen, one_row),min(64, g.O-64*k),g.Ho*g.Wo*g.O
     for y in range(g.Ho):
         for x in range(g.Wo):
             at,i = (y*g.Wo+x)*g.O+64*k,((y+g.qh)*g.Wm + x+g.qw)*g.pitch
-            for c in range(0, C, 16): put(out, at+c, _mine(sixteen, C-c, 0), load(m, i+c, 0, z))
+            for c in range(0, C, 16):
+                v = load(m, i+c, 0, z)
+                if c+16<=C: store(out, at+c, 0, v)
+                else: _set_row(out, at+c, end, _mine(sixteen, C-c, 0), v)
 
 # %% ../../nbs/machine_room/20_events.ipynb #2adb8a82
 @inner
@@ -438,13 +442,14 @@ def _return(v, k, values, groups, at, begins, ends, u, G, grads):
 # %% ../../nbs/machine_room/20_events.ipynb #d1fd851d
 @inner
 def _given(g, N, k, gout, G): # the given gradient of the currents, block k
-    z,C = zeros(sixteen, one_row),min(64, g.O-64*k)
+    z,C,end = zeros(sixteen, one_row),min(64, g.O-64*k),g.Ho*g.Wo*g.O
     for y in range(g.Ho):
         for x in range(g.Wo):
             at,p = (y*g.Wo+x)*g.O+64*k,(y+g.qh)*g.Wm + x+g.qw
             for c in range(0, C, 16):
-                mine = _mine(sixteen, C-c, 0)
-                put(G, _spot(g, N, p, c), mine, part(gout, at+c, mine, z))
+                i,mine = _spot(g, N, p, c),_mine(sixteen, C-c, 0)
+                if c+16<=C: store(G, i, 0, load(gout, at+c, 0, z))
+                else: _set_row(G, i, G.size, mine, _row(gout, at+c, end, mine, z))
 
 @inner
 def _errors(b, k, t, g, N, cell, gout, gspikes, words, offsets, pool, pcell, pwords, u): # brings G to step t

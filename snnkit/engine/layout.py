@@ -19,7 +19,8 @@ from numba.core.typing.templates import AttributeTemplate
 from numba.extending import (
     NativeValue, infer_getattr, intrinsic, lower_getattr_generic, models, register_model, typeof_impl, unbox)
 from .kept import inner, kernel
-from .lanes import _bit, _data, _hidden, _int, _int64, avx512, cut
+from .lanes import (
+    _bit, _data, _hidden, _int, _int64, avx512, cut, load, one_row, part, put, store, where, width, zeros)
 from .words import word_type
 
 # %% ../../nbs/machine_room/18_layout.ipynb #017625bc
@@ -244,6 +245,17 @@ def windows(
 @inner
 def _mine(words, O, k): # the lanes of a pixel in block k
     return cut(~np.uint64(0) >> np.uint64(64-min(O-64*k, 64)), words)
+
+# %% ../../nbs/machine_room/18_layout.ipynb #7c1e90a2
+@inner
+def _row(x, at, end, mine, z): # the row at `at`; the lanes that are not `mine` hold anything
+    if not avx512 and at+width(z)<=end: return load(x, at, 0, z)
+    return part(x, at, mine, z)
+
+@inner
+def _set_row(x, at, end, mine, v): # the lanes of `v` that are `mine` to `at`
+    if not avx512 and at+width(v)<=end: store(x, at, 0, where(mine, v, load(x, at, 0, v)))
+    else: put(x, at, mine, v)
 
 # %% ../../nbs/machine_room/18_layout.ipynb #34c9b523
 class Buffers(NamedTuple):

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from .kept import inner, kernel
 from .lanes import (
-    above, add, avx512, both, cut, div, first, full, load, mul, muladd, one_row, ones, opaque, part, put, rest, spread,
+    above, add, avx512, both, cut, div, first, full, load, mul, muladd, one_row, ones, opaque, put, rest, spread,
     store, sub, where, width, zeros)
-from .layout import _mine, shape
+from .layout import _mine, _row, _set_row, shape
 
 # %% ../../nbs/machine_room/19_neurons.ipynb #ef278e6b
 class Neuron(NamedTuple):
@@ -103,9 +103,10 @@ def _scan(b0, b1, x, norm, cell, words, counts, u):
             mine,whole = _mine(words, C, k),n<=C-k*n
             for t in range(T):
                 N = 0
+                end = (t*B+b+1)*P*C
                 for p in range(P):
                     at = ((t*B+b)*P+p)*C+k*n
-                    f = load(x, at, 0, z) if whole else part(x, at, mine, z)
+                    f = load(x, at, 0, z) if whole else _row(x, at, end, mine, z)
                     if norm is not None:
                         i = (t*K+k)*n
                         f = muladd(load(norm.a, i, 0, z), f, load(norm.b, i, 0, z))
@@ -131,17 +132,17 @@ def _scan_back(b0, b1, words, offsets, cell, gspikes, neurons, dx, x, norm, sums
             _correction(words, b, k, cell, u, u.scale)
             for t in range(T-1, -1, -1):
                 _blame(words, offsets, gspikes, b, k, t, g, 0, cell.soft, u.scale, u.m)
-                s = sx = z
+                s,sx,end = z,z,(t*B+b+1)*P*C
                 for p in range(P):
                     at = ((t*B+b)*P+p)*C+k*n
                     awake = both(mine, _awake(words, b, k, t, p, cell.refractory))
                     d = where(awake, load(u.m, p*n, 0, z), z)
                     if x is not None:
-                        f = load(x, at, 0, z) if whole else part(x, at, mine, z)
+                        f = load(x, at, 0, z) if whole else _row(x, at, end, mine, z)
                         f = sub(f, load(norm.mean, (t*K+k)*n, 0, z))
                         s,sx = add(s, d),muladd(d, f, sx)
                     if whole: store(dx, at, 0, d)
-                    else: put(dx, at, mine, d)
+                    else: _set_row(dx, at, end, mine, d)
                 if x is not None: _keep(sums, ((t*B+b)*K+k)*n, T*B*K*n, s, sx)
 
 @inner
@@ -164,8 +165,17 @@ def _slope(kind, v): # the derivative of surrogate number `kind`
     return np.float32(a<np.float32(.5))
 
 @inner
-def _slopes(kind, v, out): # in a loop of their own, of which the compiler makes one for each surrogate
-    for i in range(len(v)): out[i] = _slope(kind, v[i])
+def _slopes(kind, v, out): # a loop each: one for all would ask for `kind` at every neuron, twice as slow as vectors
+    if kind==0:
+        for i in range(len(v)): out[i] = _slope(0, v[i])
+    elif kind==1:
+        for i in range(len(v)): out[i] = _slope(1, v[i])
+    elif kind==2:
+        for i in range(len(v)): out[i] = _slope(2, v[i])
+    elif kind==3:
+        for i in range(len(v)): out[i] = _slope(3, v[i])
+    else:
+        for i in range(len(v)): out[i] = _slope(4, v[i])
 
 # %% ../../nbs/machine_room/19_neurons.ipynb #91b7c3d0
 @inner
@@ -242,15 +252,15 @@ def _moments(b0, b1, x, words, mean, square): # of each image and step
     for t in range(T):
         for b in range(b0, b1):
             for k in range(K):
-                at,i = (t*B+b)*P*C+k*n,((t*B+b)*K+k)*n
+                at,end,i = (t*B+b)*P*C+k*n,(t*B+b+1)*P*C,((t*B+b)*K+k)*n
                 mine,whole = _mine(words, C, k),n<=C-k*n
                 s = z
                 for p in range(P):
-                    s = add(s, load(x, at+p*C, 0, z) if whole else part(x, at+p*C, mine, z))
+                    s = add(s, load(x, at+p*C, 0, z) if whole else _row(x, at+p*C, end, mine, z))
                 m = div(s, full(np.float32(P), z))
                 s = z
                 for p in range(P):
-                    d = sub(load(x, at+p*C, 0, z) if whole else part(x, at+p*C, mine, z), m)
+                    d = sub(load(x, at+p*C, 0, z) if whole else _row(x, at+p*C, end, mine, z), m)
                     s = muladd(d, d, s)
                 store(mean, i, 0, m)
                 store(square, i, 0, s)
@@ -266,11 +276,12 @@ def _through_norm(b0, b1, d, x, a, mean, alpha, beta, words):
             i,mine = (t*K+k)*n,_mine(words, C, k)
             A,M,Al,Be = load(a, i, 0, z),load(mean, i, 0, z),load(alpha, i, 0, z),load(beta, i, 0, z)
             for b in range(b0, b1):
+                end = (t*B+b+1)*P*C
                 for p in range(P):
                     at = ((t*B+b)*P+p)*C+k*n
                     if n<=C-k*n:
                         more = muladd(Be, sub(load(x, at, 0, z), M), Al)
                         store(d, at, 0, muladd(A, load(d, at, 0, z), more))
                     else:
-                        more = muladd(Be, sub(part(x, at, mine, z), M), Al)
-                        put(d, at, mine, muladd(A, part(d, at, mine, z), more))
+                        more = muladd(Be, sub(_row(x, at, end, mine, z), M), Al)
+                        _set_row(d, at, end, mine, muladd(A, _row(d, at, end, mine, z), more))
