@@ -448,8 +448,9 @@ def _given(g, N, k, gout, G): # the given gradient of the currents, block k
             at,p = (y*g.Wo+x)*g.O+64*k,(y+g.qh)*g.Wm + x+g.qw
             for c in range(0, C, 16):
                 i,mine = _spot(g, N, p, c),_mine(sixteen, C-c, 0)
-                if c+16<=C: store(G, i, 0, load(gout, at+c, 0, z))
-                else: _set_row(G, i, G.size, mine, _row(gout, at+c, end, mine, z))
+                d = _row(gout, at+c, end, mine, z)
+                if c+16<=C: store(G, i, 0, d)
+                else: _set_row(G, i, G.size, mine, d)
 
 @inner
 def _errors(b, k, t, g, N, cell, gout, gspikes, words, offsets, pool, pcell, pwords, u): # brings G to step t

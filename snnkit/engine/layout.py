@@ -249,8 +249,7 @@ def _mine(words, O, k): # the lanes of a pixel in block k
 # %% ../../nbs/machine_room/18_layout.ipynb #7c1e90a2
 @inner
 def _row(x, at, end, mine, z): # the row at `at`; the lanes that are not `mine` hold anything
-    if not avx512 and at+width(z)<=end: return load(x, at, 0, z)
-    return part(x, at, mine, z)
+    return load(x, at, 0, z) if at+width(z)<=end else part(x, at, mine, z)
 
 @inner
 def _set_row(x, at, end, mine, v): # the lanes of `v` that are `mine` to `at`

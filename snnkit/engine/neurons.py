@@ -100,13 +100,13 @@ def _scan(b0, b1, x, norm, cell, words, counts, u):
     for b in range(b0, b1):
         for k in range(K):
             u.m[:] = 0
-            mine,whole = _mine(words, C, k),n<=C-k*n
+            mine = _mine(words, C, k)
             for t in range(T):
                 N = 0
                 end = (t*B+b+1)*P*C
                 for p in range(P):
                     at = ((t*B+b)*P+p)*C+k*n
-                    f = load(x, at, 0, z) if whole else _row(x, at, end, mine, z)
+                    f = _row(x, at, end, mine, z)
                     if norm is not None:
                         i = (t*K+k)*n
                         f = muladd(load(norm.a, i, 0, z), f, load(norm.b, i, 0, z))
@@ -138,7 +138,7 @@ def _scan_back(b0, b1, words, offsets, cell, gspikes, neurons, dx, x, norm, sums
                     awake = both(mine, _awake(words, b, k, t, p, cell.refractory))
                     d = where(awake, load(u.m, p*n, 0, z), z)
                     if x is not None:
-                        f = load(x, at, 0, z) if whole else _row(x, at, end, mine, z)
+                        f = _row(x, at, end, mine, z)
                         f = sub(f, load(norm.mean, (t*K+k)*n, 0, z))
                         s,sx = add(s, d),muladd(d, f, sx)
                     if whole: store(dx, at, 0, d)
@@ -253,14 +253,14 @@ def _moments(b0, b1, x, words, mean, square): # of each image and step
         for b in range(b0, b1):
             for k in range(K):
                 at,end,i = (t*B+b)*P*C+k*n,(t*B+b+1)*P*C,((t*B+b)*K+k)*n
-                mine,whole = _mine(words, C, k),n<=C-k*n
+                mine = _mine(words, C, k)
                 s = z
                 for p in range(P):
-                    s = add(s, load(x, at+p*C, 0, z) if whole else _row(x, at+p*C, end, mine, z))
+                    s = add(s, _row(x, at+p*C, end, mine, z))
                 m = div(s, full(np.float32(P), z))
                 s = z
                 for p in range(P):
-                    d = sub(load(x, at+p*C, 0, z) if whole else _row(x, at+p*C, end, mine, z), m)
+                    d = sub(_row(x, at+p*C, end, mine, z), m)
                     s = muladd(d, d, s)
                 store(mean, i, 0, m)
                 store(square, i, 0, s)
@@ -279,9 +279,7 @@ def _through_norm(b0, b1, d, x, a, mean, alpha, beta, words):
                 end = (t*B+b+1)*P*C
                 for p in range(P):
                     at = ((t*B+b)*P+p)*C+k*n
-                    if n<=C-k*n:
-                        more = muladd(Be, sub(load(x, at, 0, z), M), Al)
-                        store(d, at, 0, muladd(A, load(d, at, 0, z), more))
-                    else:
-                        more = muladd(Be, sub(_row(x, at, end, mine, z), M), Al)
-                        _set_row(d, at, end, mine, muladd(A, _row(d, at, end, mine, z), more))
+                    more = muladd(Be, sub(_row(x, at, end, mine, z), M), Al)
+                    new = muladd(A, _row(d, at, end, mine, z), more)
+                    if n<=C-k*n: store(d, at, 0, new)
+                    else: _set_row(d, at, end, mine, new)
