@@ -524,7 +524,7 @@ def plot_forest(
         style = dict(ms=6, lw=1.6, color='black') if main else dict(ms=3, lw=.7, color='.5')
         ax.errorbar(o[what], y, xerr=[[o[what]-o.low], [o.high-o[what]]], fmt='D' if main else 'o', **style)
     ax.set_yticks(range(len(rows)), [label for label,_,_ in rows])
-    ax.invert_yaxis()
+    ax.set_ylim(len(rows)-.5, -.5) # the first row on top
     side = 'the spiking network is behind' if what=='increment' else 'ahead'
     ax.set_xlabel(f'{what} (points): {side} →')
     return fig
