@@ -18,6 +18,7 @@ os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 import inspect, json, re, time
 from contextlib import contextmanager
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from fastcore.script import call_parse
 
 from .core import atomic, need
 from .encoding import plot_encoding
-from .models import models, twin
+from .models import models
 from .data import load
 from .training import evaluate, fit, new_accelerator, plot_history, undisturbed, warm_cosine
 from .measures import accuracy_interval, confusion, firing_rates, hits
@@ -155,8 +156,9 @@ def compare(
         acc,out,start = new_accelerator(),Path(out),time.time()
         d = load(data, root, seed=seed)
         acc.print(d)
-        snn = network(Config(model=model, norm=chosen_norm(norm, model), num_steps=num_steps, seed=seed), d)
-        nets,runs,answers = dict(SNN=snn, ANN=twin(snn, readout=.1)),{},{}
+        config = Config(model=model, norm=chosen_norm(norm, model), num_steps=num_steps, seed=seed)
+        nets = dict(SNN=network(config, d), ANN=network(replace(config, ann=True), d))
+        runs,answers = {},{}
         for n,net in nets.items():
             acc.print(f'\n{n}')
             settings = epochs,batch_size,lr,seed,out/n.lower(),resume

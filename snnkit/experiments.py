@@ -119,8 +119,9 @@ def network(
         raise ValueError(f'`options` is {config.options}: {e}. {mend}') from e
     found = f'`model` is {config.model!r}, which gives a {type(net).__name__}'
     need(isinstance(net, torch.nn.Module), found, 'it must give a module', 'Return the network.')
+    if config.ann: return twin(net, readout=1. if config.readout else .1)
     if config.calibrate: calibrate(net, first_batch(data.train, 64)[0], fresh=True)
-    return twin(net, readout=1. if config.readout else .1) if config.ann else net
+    return net
 
 # %% ../nbs/experiment/11_experiments.ipynb #cdb4defb
 def counted(

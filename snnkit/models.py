@@ -847,7 +847,7 @@ def load_state(
 # %% ../nbs/network/05_models.ipynb #81b2e40a
 digests = dict(digits=dict( # SHA-256 of the files
     snn='fbce676127eac6959e76e4cbbabdb1b91daf9d7e06aa29dab7cb8de1033b97f9',
-    ann='e61df4caf5e0158908b4e63350197e483bd67bfefb6d09464c0f28acf971ee24'))
+    ann='ac656e86f198d4e0de2ed8b0c8011b9124b2367e2906f3e1d5d2d4834c707dea'))
 
 def load_shipped(
     model:nn.Module, # a `lenet`, or its twin; filled in place

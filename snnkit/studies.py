@@ -177,8 +177,7 @@ def for_both(
     "Ingredients of a recipe, each alone."
     first = few(base)
     soft = dict(loss='cross_entropy', smoothing=.1)
-    fields = [dict(loss='cross_entropy'), soft, dict(weight_decay=.01), dict(schedule='cosine'),
-              dict(calibrate=False)]
+    fields = [dict(loss='cross_entropy'), soft, dict(weight_decay=.01), dict(schedule='cosine')]
     pooled = replace(first, options=first.options | dict(max_pools=True))
     longer = replace(first, epochs=2*first.epochs)
     kept = [dict(dropout=.2), dict(augment=augment_for(base.data))] # need time
@@ -189,7 +188,8 @@ def for_spikes(
 )->list:        # the VGG in few steps, with what its twin cannot have
     "Ingredients of a recipe for spikes, each alone."
     first = few(base)
-    fields = [dict(loss='tet'), dict(loss='cross_entropy', distill=.5), dict(norm='step'), dict(grad='spike_bp')]
+    fields = [dict(calibrate=False), dict(loss='tet'), dict(loss='cross_entropy', distill=.5), dict(norm='step'),
+              dict(grad='spike_bp')]
     options = [dict(cell='snnkit.layers:PLIF'), dict(leak=1.)]
     leaks = [replace(first, options=first.options | o) for o in options]
     return [*(replace(first, **o) for o in fields), *leaks, replace(leaks[-1], grad='rate')]

@@ -261,11 +261,14 @@ def test_every_backend_finds_the_same(record, tmp_path, backend):
 def test_an_error_in_a_run_is_told(tmp_path):
     with pytest.raises(ValueError, match='`name`'): run_all([replace(tiny, data='mnits')], 'a', Store(tmp_path/'e'), jobs=1)
 
-def test_twins_have_the_same_weights_at_first():
+def test_twins_begin_with_the_same_draw():
+    "And stay as drawn, calibrated or not; weights for spikes are too large for ReLUs."
     d = E.data_for(tiny)
+    def weights(c, **changes): return dict(E.network(replace(c, readout=1., **changes), d).named_parameters())
     for c in (tiny, replace(tiny, norm='shared', dropout=.2), replace(tiny, model='vgg', options=dict(depth=5, width=4))):
-        a,b = (dict(E.network(replace(c, ann=o, readout=1.), d).named_parameters()) for o in (False, True))
-        assert a.keys()==b.keys() and all(a[k].equal(b[k]) for k in a)
+        drawn = weights(c, calibrate=False)
+        for twin in (weights(c, ann=True, calibrate=o) for o in (False, True)):
+            assert twin.keys()==drawn.keys() and all(v.equal(drawn[k]) for k,v in twin.items())
 
 # What they found
 
@@ -279,7 +282,7 @@ def test_a_run_counts_once(record):
     for f in (E.table, E.increments, E.differences, E.one_by_one, E.best):
         with pytest.raises(ValueError, match='`records` is empty'): f([])
 
-@pytest.mark.parametrize('name, n', dict(ablation=12, norms=16, depths=16, bounded=12, folds=10, families=12, recipe=27, headline=2).items())
+@pytest.mark.parametrize('name, n', dict(ablation=12, norms=16, depths=16, bounded=12, folds=10, families=12, recipe=26, headline=2).items())
 def test_a_study_has_every_run_once(name, n):
     "From every seed, whatever two of its lists share; and each twin stands beside its spiking network."
     cs = studies.study(name, 'digits', of=(1, 2))
@@ -446,13 +449,11 @@ def test_what_a_model_does_not_take_is_told(own):
     with pytest.raises(ValueError, match='must give a `Data`'): E.data_for(replace(tiny, data='their_module:table', part=None))
     with pytest.raises(ValueError, match='fold=1'): E.data_for(replace(tiny, data='their_module:digits', fold=1))
 
-def test_calibrated_networks_fire_and_share_their_start_with_their_twins():
+def test_calibrated_networks_fire():
     c = replace(tiny, model='vgg', options=dict(depth=5, width=4), calibrate=True); d = E.data_for(c)
     rates = firing_rates(E.network(c, d), d.valid).rate[1:]
     plain = firing_rates(E.network(replace(c, calibrate=False), d), d.valid).rate[1:]
     assert rates.max()<.3 and rates[rates.index[::2]].min()>.01>plain.min()
-    a,b = (dict(E.network(replace(c, ann=o, readout=1.), d).named_parameters()) for o in (False, True))
-    assert all(a[k].equal(b[k]) for k in a)
 
 @pytest.mark.skipif('loss' not in inspect.signature(training.fit).parameters, reason='`fit` takes no loss yet')
 def test_losses_are_resolved_by_name(own):
