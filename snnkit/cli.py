@@ -31,7 +31,7 @@ from .data import load
 from .training import evaluate, fit, new_accelerator, plot_history, undisturbed, warm_cosine
 from .measures import accuracy_interval, confusion, firing_rates, hits
 from .plots import plot_confusion, plot_membranes, plot_mistakes, plot_rasters, result_table
-from .experiments import Config, Store, increments, network, provenance, run_all, table, twinned
+from .experiments import Config, Store, increments, its_twin, network, provenance, run_all, table, twinned
 from .studies import study
 
 # %% ../nbs/doors/14_cli.ipynb #eafb8755
@@ -157,7 +157,7 @@ def compare(
         d = load(data, root, seed=seed)
         acc.print(d)
         config = Config(model=model, norm=chosen_norm(norm, model), num_steps=num_steps, seed=seed)
-        nets = dict(SNN=network(config, d), ANN=network(replace(config, ann=True), d))
+        nets = dict(SNN=network(config, d), ANN=network(replace(config, **its_twin), d))
         runs,answers = {},{}
         for n,net in nets.items():
             acc.print(f'\n{n}')
