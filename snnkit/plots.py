@@ -437,14 +437,14 @@ def plot_series(
 )->plt.Figure:   # the figure drawn on
     "Test accuracies with their intervals along an axis, such as depth, a line for each of `series`."
     check_kind('series', series, dict, 'Give a name for each line: `{name: (x, table)}`.')
-    if fig is None: fig = plt.figure(figsize=(5.5, 3), layout='constrained')
+    if fig is None: fig = plt.figure(figsize=(6.5, 3), layout='constrained')
     ax,ticks = fig.subplots(),set()
     for (name,(x,t)),style in zip(series.items(), ('o-', 's--', '^:', 'd-.')*9):
         check_table(t, 'test (%)', 'low', 'high')
         ax.errorbar(x, t['test (%)'], yerr=whiskers(t), fmt=style, ms=4, capsize=3, lw=1, label=name)
         ticks |= set(x)
     ax.set(xlabel=xlabel, ylabel='test accuracy (%)', xticks=sorted(ticks))
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc='center left', bbox_to_anchor=(1, .5))
     return fig
 
 # %% ../nbs/experiment/09_plots.ipynb #1e84c6fb
