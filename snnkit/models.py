@@ -138,6 +138,7 @@ class Parts:
         dropout:float=0., # share of a hidden layer's neurons that is dropped in training, in [0, 1)
         pool_neurons:bool=True, # neurons behind the pools, so that these give spikes and not means of them?
         narrow_neurons:bool=False, # neurons behind inverted blocks, so that these give spikes and not currents?
+        depthwise:bool=True, # does a neuron amid an inverted block see one channel only?
         norm_head:bool=True, # the norm behind the hidden linear layer too?
         max_pools:bool=False, # the largest of each window in place of the mean? Of spikes that is a spike
         cell=LIF,         # class of the hidden neurons, or its import path such as 'snnkit.layers:PLIF'
@@ -146,7 +147,8 @@ class Parts:
         self.num_steps,self.norm,self.neuron = num_steps,norm,neuron
         self.max_pools,self.cell = max_pools,check_cell(cell)
         self.dropout = check_dropout(dropout)
-        self.pool_neurons,self.narrow_neurons,self.norm_head = pool_neurons,narrow_neurons,norm_head
+        self.pool_neurons,self.norm_head = pool_neurons,norm_head
+        self.narrow_neurons,self.depthwise = narrow_neurons,depthwise
 
     def conv(self, n, c, o, kernel, stride=1, groups=1):
         "Convolution `n` from `c` to `o` channels, and its norm."
@@ -419,15 +421,16 @@ def inverted(self:Parts,
     c:int,      # channels in
     o:int,      # channels out
     expand:int, # how many times wider it is inside
-    kernel:int, # height and width of the depthwise kernel, odd
-    stride:int  # of the depthwise convolution
+    kernel:int, # height and width of the middle kernel, odd
+    stride:int  # of the middle convolution
 )->dict:        # layers by name
     "Inverted residual block `i` (Tan and Le 2019), spikes inside; with a shortcut if its output has its input's shape."
     wide,body = expand*c,{}
+    groups = wide if self.depthwise else 1
     if expand>1:
         body = self.conv(n, c, wide, 1) | self.fire(n)
         n += 1
-    body |= self.conv(n, wide, wide, kernel, stride, wide) | self.fire(n) | self.conv(n+1, wide, o, 1)
+    body |= self.conv(n, wide, wide, kernel, stride, groups) | self.fire(n) | self.conv(n+1, wide, o, 1)
     neuron = self.cell(**self.neuron) if self.narrow_neurons else nn.Identity()
     parts = dict(body=nn.Sequential(OrderedDict(body)), neuron=neuron)
     same = c==o and stride==1
@@ -473,7 +476,7 @@ def efficientnet(
     readout:float=None,     # see `first_sizes`
     norm:str='shared',      # see `Parts`
     dropout:float=0.,       # see `Parts`
-    **neuron                # as `Parts` has them, such as `narrow_neurons`; else options of the neurons
+    **neuron                # as `Parts` has them, such as `depthwise`; else options of the neurons
 )->nn.Sequential:           # images [B, C, H, W] -> scores [B, K]
     "A spiking EfficientNet (Tan and Le 2019), without squeeze-and-excitation; raises ValueError for impossible sizes."
     check_whole('image_size', image_size, 2, 'Usual are 32 and 224.')

@@ -170,6 +170,11 @@ def _families(base):
     residual = [other('resnet9', width=16, join=o) for o in ('membrane', 'spikes', 'currents')]
     return with_twins([lenet, few(base), *residual, other('efficientnet', width=.25, depth=.3)])
 
+# %% ../nbs/experiment/12_studies.ipynb #c40d8f38
+def _depthwise(base):
+    small = _families(base)[-2]
+    return with_twins([small, replace(small, options=small.options | dict(depthwise=False))])
+
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f31
 def for_both(
     base:Config # of the study
@@ -213,7 +218,7 @@ def _headline(base): return with_twins([best_for(base)])
 
 # %% ../nbs/experiment/12_studies.ipynb #2e7c51b4
 studies = dict(ablation=_ablation, norms=_norms, depths=_depths, bounded=_bounded, folds=_folds,
-               families=_families, recipe=_recipe, headline=_headline)
+               families=_families, depthwise=_depthwise, recipe=_recipe, headline=_headline)
 
 whole = 'MNIST','FashionMNIST' # headlines learn all of their images, unless told otherwise
 
