@@ -11,7 +11,7 @@ from snnkit.layers import use
 
 lessons = sorted((root/'nbs'/'walkthrough').glob('[0-9]_*.ipynb'))
 knobs = {r"datasets = .*": "datasets = ['few']", r"datasets,deep = .*": "datasets,deep = ['few'],['few']", r"photos = .*": "photos = ['few']", r"beside = .*": "beside = ['few']", r"changes = dict\(.*?\)": "changes = dict(part=100, epochs=1, num_steps=2)",
-         r"large = dict\(.*?\)": "large = dict(part=100, epochs=1, num_steps=2)", r"of,fresh = .*": "of,fresh = (42,),True",
+         r"large = dict\(.*?\)": "large = dict(part=100, epochs=1, num_steps=2)", r"trial = dict\(.*?\)": "trial = dict(part=100, epochs=1)", r"of,fresh = .*": "of,fresh = (42,),True",
          r"test = load.*": "test = some = counted(load('digits').test, 50)", r"shown = counted.*": "shown = counted(load('digits').train, 50)"}
 
 def turn(code, turned):
