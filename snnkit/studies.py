@@ -81,7 +81,7 @@ def textbook_for(
     "The textbook's LeNet on the images of `base`, for as many epochs, with a norm if that has one."
     check_configs([base])
     no_spikes = {o: getattr(Config, o) for o in ('num_steps', 'grad', 'encoder', 'kappa', 'norm_head')}
-    book = dict(model='snnkit.studies:textbook', options={}, readout=1., calibrate=False, loss='cross_entropy')
+    book = dict(model='snnkit.studies:textbook', options={}, readout=1.)
     return replace(base, **its_twin | no_spikes | book)
 
 # %% ../nbs/experiment/12_studies.ipynb #7e81b0a5
@@ -193,8 +193,7 @@ def for_spikes(
 )->list:        # the VGG in few steps, with what its twin cannot have
     "Ingredients of a recipe for spikes, each alone."
     first = few(base)
-    fields = [dict(calibrate=False), dict(loss='tet'), dict(loss='cross_entropy', distill=.5), dict(norm='step'),
-              dict(grad='spike_bp')]
+    fields = [dict(loss='tet'), dict(loss='cross_entropy', distill=.5), dict(norm='step'), dict(grad='spike_bp')]
     options = [dict(cell='snnkit.layers:PLIF'), dict(leak=1.)]
     leaks = [replace(first, options=first.options | o) for o in options]
     return [*(replace(first, **o) for o in fields), *leaks, replace(leaks[-1], grad='rate')]
