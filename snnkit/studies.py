@@ -164,16 +164,18 @@ def _bounded(base):
     return [c for o in kinds for c in depths(replace(_halved(base), **o))]
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f28
-def _families(base):
+def _other(base, model, **shape): # a network of another family, in few steps and with the shared norm
     lenet = replace(in_few_steps(base), norm='shared')
-    def other(model, **shape): return replace(lenet, model=model, options=lenet.options | shape)
-    residual = [other('resnet9', width=16, join=o) for o in ('membrane', 'spikes', 'currents')]
-    return with_twins([lenet, few(base), *residual, other('efficientnet', width=.25, depth=.3)])
+    return replace(lenet, model=model, options=lenet.options | shape)
+
+def _small(base, **shape): return _other(base, 'efficientnet', width=.25, depth=.3, **shape)
+
+def _families(base):
+    residual = [_other(base, 'resnet9', width=16, join=o) for o in ('membrane', 'spikes', 'currents')]
+    return with_twins([_other(base, 'lenet'), few(base), *residual, _small(base)])
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f38
-def _depthwise(base):
-    small = _families(base)[-2]
-    return with_twins([small, replace(small, options=small.options | dict(depthwise=False))])
+def _depthwise(base): return with_twins([_small(base), _small(base, depthwise=False)])
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f31
 def for_both(
