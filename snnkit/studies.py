@@ -178,30 +178,41 @@ def _families(base):
 def _depthwise(base): return with_twins([_small(base), _small(base, depthwise=False)])
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f31
+def _with(c, **fields): return c,replace(c, **fields)
+def _with_options(c, **options): return _with(c, options=c.options | options)
+
 def for_both(
     base:Config # of the study
-)->list:        # the VGG in few steps, and what may help it and its twin
-    "Ingredients of a recipe, each alone."
+)->dict:        # ingredient: the VGG in few steps without it, and with it
+    "What may help the spiking network and its twin, each alone."
     first = few(base)
-    soft = dict(loss='cross_entropy', smoothing=.1)
-    fields = [dict(loss='cross_entropy'), soft, dict(weight_decay=.01), dict(schedule='cosine')]
-    pooled = replace(first, options=first.options | dict(max_pools=True))
-    longer = replace(first, epochs=2*first.epochs)
-    kept = [dict(dropout=.2), dict(augment=augment_for(base.data))] # need time
-    return [first, *(replace(first, **o) for o in fields), pooled, longer, *(replace(longer, **o) for o in kept)]
+    loss = _with(first, loss='cross_entropy')
+    longer = _with(first, epochs=2*first.epochs)
+    losses = {'cross-entropy': loss, 'smoothed labels': _with(loss[1], smoothing=.1)}
+    slower,faster = (_with(first, lr=o*first.lr) for o in (.5, 2))
+    rates = {'half the learning rate': slower, 'twice the learning rate': faster}
+    others = {'weight decay': _with(first, weight_decay=.01), 'no warm-up': _with(first, schedule='cosine')}
+    pools = {'max pools': _with_options(first, max_pools=True)}
+    augment = augment_for(base.data)
+    slow = {'dropout': _with(longer[1], dropout=.2), 'changed images': _with(longer[1], augment=augment)}
+    return losses | rates | others | pools | {'twice the epochs': longer} | slow
 
 def for_spikes(
     base:Config # of the study
-)->list:        # the VGG in few steps, with what its twin cannot have
-    "Ingredients of a recipe for spikes, each alone."
+)->dict:        # ingredient: the VGG in few steps without it, and with it
+    "What may help the spiking network and its twin cannot have, each alone."
     first = few(base)
-    fields = [dict(loss='tet'), dict(loss='cross_entropy', distill=.5), dict(norm='step'), dict(grad='spike_bp')]
-    options = [dict(cell='snnkit.layers:PLIF'), dict(leak=1.)]
-    leaks = [replace(first, options=first.options | o) for o in options]
-    return [*(replace(first, **o) for o in fields), *leaks, replace(leaks[-1], grad='rate')]
+    entropy = replace(first, loss='cross_entropy')
+    no_leak = _with_options(first, leak=1.)
+    losses = {'TET': _with(entropy, loss='tet'), "twin's answers": _with(entropy, distill=.5)}
+    cells = {'learned leak': _with_options(first, cell='snnkit.layers:PLIF'), 'no leak': no_leak}
+    rules = {'spike-BP': _with(first, grad='spike_bp'), 'gradient of the rate': _with(no_leak[1], grad='rate')}
+    return losses | {'a norm a step': _with(first, norm='step')} | cells | rules
+
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f32
-def _recipe(base): return with_twins(for_both(base)) + for_spikes(base)
+def _flat(pairs): return [c for pair in pairs.values() for c in pair]
+def _recipe(base): return with_twins(_flat(for_both(base))) + _flat(for_spikes(base))
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f2a
 def best_for(

@@ -282,7 +282,7 @@ def test_a_run_counts_once(record):
     for f in (E.table, E.increments, E.differences, E.one_by_one, E.best):
         with pytest.raises(ValueError, match='`records` is empty'): f([])
 
-@pytest.mark.parametrize('name, n', dict(ablation=12, norms=16, depths=16, bounded=12, folds=10, families=12, depthwise=4, recipe=25, headline=2).items())
+@pytest.mark.parametrize('name, n', dict(ablation=12, norms=16, depths=16, bounded=12, folds=10, families=12, depthwise=4, recipe=29, headline=2).items())
 def test_a_study_has_every_run_once(name, n):
     "From every seed, whatever two of its lists share; and each twin stands beside its spiking network."
     cs = studies.study(name, 'digits', of=(1, 2))
