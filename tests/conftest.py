@@ -18,11 +18,12 @@ def same_weights():
 
 @pytest.fixture(scope='session')
 def real_data():
-    "The folder with MNIST and FashionMNIST in torchvision's layout: `SNNKIT_DATA`, else ../shared/data beside the repository."
+    "MNIST and FashionMNIST in torchvision's layout: `SNNKIT_DATA`, else ../shared/data beside the repository."
     env = os.environ.get('SNNKIT_DATA')
     root = Path(env).expanduser() if env else Path(__file__).resolve().parents[2]/'shared/data'
-    if not (root/'MNIST/raw/train-images-idx3-ubyte').is_file():
-        pytest.skip(f'the real MNIST is not in {root}: let SNNKIT_DATA name a folder that has MNIST/raw/train-images-idx3-ubyte')
+    file = 'MNIST/raw/train-images-idx3-ubyte'
+    if not (root/file).is_file():
+        pytest.skip(f'the real MNIST is not in {root}: let SNNKIT_DATA name a folder that has {file}')
     return root
 
 def pytest_xdist_auto_num_workers():

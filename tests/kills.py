@@ -1,5 +1,6 @@
-"""Kill a training again and again, resume it each time, and compare the bits with those of one left alone: `python tests/kills.py --n 100`.
-A process of its own trains `small_training.py`; SIGKILL comes at random moments, before, in and between writes."""
+"""Kill a training again and again, resume it each time, and compare the bits with those of one left alone:
+`python tests/kills.py --n 100`. A process of its own trains `small_training.py`; SIGKILL comes at random moments,
+before, in and between writes."""
 import argparse, random, signal, subprocess, sys, tempfile, time
 from pathlib import Path
 from snnkit.training import read_tensors
@@ -8,7 +9,8 @@ script = Path(__file__).with_name('small_training.py')
 names = ['checkpoint.safetensors', 'model.safetensors']
 
 def start(out, epochs):
-    return subprocess.Popen([sys.executable, script, out, str(epochs)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [sys.executable, script, out, str(epochs)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 def finish(out, epochs):
     "Train to the end: what it printed, and the seconds from the moment it was ready."
@@ -30,7 +32,7 @@ def assert_same_training(a, b):
         assert t.keys()==t2.keys() and all(t[k].equal(t2[k]) for k in t) and m==m2, f'{name} differs'
 
 def kill(out, n, epochs, took, seed=0):
-    "Kill the training in `out` up to `n` times, within a time that is shorter than it needs: how often it was, and how often in mid-write."
+    "Kill the training in `out` up to `n` times, before it can be done: how often it was, and how often in mid-write."
     moments,hit,torn = random.Random(seed), 0, 0
     for i in range(n):
         p = start(out, epochs)
@@ -43,7 +45,8 @@ def kill(out, n, epochs, took, seed=0):
         torn += any(o.startswith('.') for o in written(out))
         if 'done' in text: break
     if i>=n-1 or took<.1: return hit, torn
-    for o in out.iterdir(): o.unlink()                        # the machine was faster than when its time was taken: anew, at earlier moments
+    # the machine was faster than when its time was taken: anew, at earlier moments
+    for o in out.iterdir(): o.unlink()
     return kill(out, n, epochs, took/2, seed)
 
 def main(n, seed=0):

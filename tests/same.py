@@ -40,9 +40,9 @@ def randomised(module):
 def normed(name, T=6):
     "A net with two norms called `name`"
     kinds = [make_norm(name, c, T, .7) for c in (8, 33)]
-    return lee_init(nn.Sequential(
-        Poisson(T), Conv2d(2, 8, 3, padding=1, bias=False), kinds[0], LIF(), Conv2d(8, 33, 3, 2, 1, bias=False), kinds[1], LIF(.9, .7),
-        Flatten(), Linear(33*36, 5), Integrator()))
+    conv1,conv2 = Conv2d(2, 8, 3, padding=1, bias=False),Conv2d(8, 33, 3, 2, 1, bias=False)
+    body = conv1,kinds[0],LIF(),conv2,kinds[1],LIF(.9, .7)
+    return lee_init(nn.Sequential(Poisson(T), *body, Flatten(), Linear(33*36, 5), Integrator()))
 
 def resnet(T=8, norm=None):
     "A block of each kind: convolution, identity, strided identity"

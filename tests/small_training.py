@@ -1,5 +1,6 @@
-"""A training in a process of its own, for test_training.py to kill: `small_training.py OUT [EPOCHS]`. It resumes what it finds.
-In plain torch: what is killed is then the training, not the compilation of kernels, and no choice of the engine differs from life to life."""
+"""A training in a process of its own, for test_training.py to kill: `small_training.py OUT [EPOCHS]`.
+It resumes what it finds. In plain torch: what is killed is then the training, not the compilation of kernels,
+and no choice of the engine differs from life to life."""
 import sys, torch
 from snnkit.data import Data, Images
 from snnkit.core import seeded
@@ -16,12 +17,16 @@ def images(n, *seed):
     x[torch.arange(n), 0, 2+3*y] += 200
     return Images(x.to(torch.uint8), y)
 
-def data(): return Data('bars', ['high', 'middle', 'low'], images(240, 0), images(60, 1), images(60, 2), dict(test=0, valid=0))
+def data():
+    classes = ['high', 'middle', 'low']
+    return Data('bars', classes, images(240, 0), images(60, 1), images(60, 2), dict(test=0, valid=0))
 
 def model(): return lenet(num_classes=3, image_size=12, num_steps=10, kappa=4.)
 
 if __name__=='__main__':
-    set_seed(7); net = model()
+    set_seed(7)
+    net = model()
     print('ready', flush=True)
-    with use('torch'): run = fit(net, data(), epochs=int(sys.argv[2]) if len(sys.argv)>2 else 6, seed=7, out=sys.argv[1], resume=True, save_every=2)
+    epochs = int(sys.argv[2]) if len(sys.argv)>2 else 6
+    with use('torch'): run = fit(net, data(), epochs=epochs, seed=7, out=sys.argv[1], resume=True, save_every=2)
     print('stopped' if run.stopped else 'done', flush=True)

@@ -24,8 +24,9 @@ def home(tmp_path_factory):
     "A home directory for Jupyter, its kernels and the browser, so that they leave the user's alone"
     d = tmp_path_factory.mktemp('home')
     settings = d/'.jupyter/lab/user-settings/@jupyterlab'
-    for name,conf in {'notebook-extension/tracker': {'windowingMode': 'none'}, # all cells on the page, not only those in view
-                      'apputils-extension/notification': {'fetchNews': 'false', 'checkForUpdates': False}}.items():
+    whole = {'windowingMode': 'none'} # all cells on the page, not only those in view
+    quiet = {'fetchNews': 'false', 'checkForUpdates': False}
+    for name,conf in {'notebook-extension/tracker': whole, 'apputils-extension/notification': quiet}.items():
         (settings/name).parent.mkdir(parents=True)
         (settings/f'{name}.jupyterlab-settings').write_text(json.dumps(conf))
     return d
@@ -38,7 +39,7 @@ def env(home):
 
 @pytest.fixture(scope='module')
 def server(env, home):
-    "Address and token of a JupyterLab on a copy of the project's notebooks; without the token nobody else on the machine gets in"
+    "Address and token of a JupyterLab on a copy of the notebooks; without the token nobody else on the machine gets in"
     try: import jupyterlab
     except ImportError: missing('jupyterlab')
     port = free_port()
@@ -48,7 +49,8 @@ def server(env, home):
     with project_copy() as d, open(home/'server.log', 'w') as log:
         share_kernels(d/'snnkit')
         cmd = [sys.executable, '-m', 'jupyterlab', f"--ServerApp.root_dir={d/'nbs'}", *args]
-        p = subprocess.Popen(cmd, env=env | {'PYTHONPATH': str(d), 'JUPYTER_TOKEN': token}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        own = {'PYTHONPATH': str(d), 'JUPYTER_TOKEN': token}
+        p = subprocess.Popen(cmd, env=env | own, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             wait_for(url, p, home/'server.log')
             yield url,token,d/'nbs'
@@ -88,17 +90,22 @@ class Lab:
         page = self.browser.new_page(viewport=dict(width=width, height=height))
         page.goto(f'{self.server}/doc/tree/{name}?reset&token={self.token}')
         page.wait_for_function('window.jupyterapp?.shell.currentWidget?.content?.model?.cells?.length', timeout=60_000)
-        page.wait_for_function('jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status == "idle"', timeout=60_000)
+        idle = 'jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status == "idle"'
+        page.wait_for_function(idle, timeout=60_000)
         return page
 
     def run_all(self, page, seconds=300):
-        "Run every cell of the notebook on `page`; the code cells as `{source, count, outputs}`, once all have ended or one has failed"
+        "Run every cell on `page`; the code cells as `{source, count, outputs}`, once all have ended or one has failed"
         page.evaluate('{ jupyterapp.commands.execute("notebook:run-all-cells") }') # not its promise: see below
-        cells = '''[...jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type == 'code' && c.sharedModel.source.trim())
+        cells = '''[...jupyterapp.shell.currentWidget.content.model.cells]
+            .filter(c => c.type == 'code' && c.sharedModel.source.trim())
             .map(c => ({source: c.sharedModel.source, count: c.executionCount, outputs: c.outputs.toJSON()}))'''
-        page.wait_for_function(f'''() => {{ const cells = {cells};
-            return jupyterapp.shell.currentWidget.sessionContext.session.kernel.status == 'idle' && (cells.every(c => c.count)
-                || cells.some(c => c.outputs.some(o => o.output_type == 'error'))) }}''', timeout=seconds*1000)
+        ended = f'''() => {{
+            const cells = {cells};
+            const idle = jupyterapp.shell.currentWidget.sessionContext.session.kernel.status == 'idle';
+            const failed = cells.some(c => c.outputs.some(o => o.output_type == 'error'));
+            return idle && (failed || cells.every(c => c.count)) }}'''
+        page.wait_for_function(ended, timeout=seconds*1000)
         return page.evaluate(cells)
 
     def picture(self, page, name):
@@ -127,6 +134,11 @@ data = load('digits', part=300)
 runs = {name: fit(net, data, epochs=2) for name,net in dict(SNN=lenet(num_steps=4), ANN=twin(lenet())).items()}
 plot_history({name: run.history for name,run in runs.items()});"""
 
+def wait_for_pictures(page, n):
+    "Return when `page` shows `n` pictures"
+    shown = '[...document.querySelectorAll(".jp-RenderedImage img")].filter(o => o.naturalWidth > 0).length'
+    page.wait_for_function(f'{shown} == {n}', timeout=10_000)
+
 def test_a_training_draws_its_curve(lab):
     "As on the home page, with fewer images"
     kernel = dict(display_name='python3', language='python', name='python3')
@@ -137,10 +149,11 @@ def test_a_training_draws_its_curve(lab):
     assert errors(cells) == [] and all(c['count'] for c in cells)
     drawn = sum('image/png' in o.get('data', {}) for c in cells for o in c['outputs'])
     assert drawn == 3 # the picture, and the curve that each training drew as it went
-    shown = '[...document.querySelectorAll(".jp-RenderedImage img")].filter(o => o.naturalWidth > 0).length'
-    page.wait_for_function(f'{shown} == {drawn}', timeout=10_000)
+    wait_for_pictures(page, drawn)
 
-def errors(cells): return [(c['source'], o['ename'], o['evalue']) for c in cells for o in c['outputs'] if o['output_type'] == 'error']
+def errors(cells):
+    outputs = [(c['source'], o) for c in cells for o in c['outputs']]
+    return [(source, o['ename'], o['evalue']) for source,o in outputs if o['output_type'] == 'error']
 
 def test_lesson_runs(lab):
     page = lab.open('walkthrough/1_baseline.ipynb', height=9000) # all of it in one view
@@ -149,7 +162,7 @@ def test_lesson_runs(lab):
     assert errors(cells) == [] and drawn
     for width in (1280, 800):
         page.set_viewport_size(dict(width=width, height=9000))
-        page.wait_for_function(f'[...document.querySelectorAll(".jp-RenderedImage img")].filter(o => o.naturalWidth > 0).length == {drawn}', timeout=10_000)
+        wait_for_pictures(page, drawn)
         boxes = [o.bounding_box() for o in page.locator('.jp-RenderedImage img').all()]
         assert all(0<=b['x'] and b['x']+b['width']<=width for b in boxes), f'a picture is cut at a width of {width}'
         lab.picture(page, f'lesson-{width}')
@@ -163,24 +176,35 @@ class Shown:
         picture = self.at.locator('img.widget-image').element_handle()
         old = picture.get_attribute('src')
         act()
-        self.page.wait_for_function('([o, old]) => o.src != old && o.naturalWidth > 0', arg=[picture, old], timeout=10_000)
+        is_new = '([o, old]) => o.src != old && o.naturalWidth > 0'
+        self.page.wait_for_function(is_new, arg=[picture, old], timeout=10_000)
 
-    def handle(self, label): return self.at.locator('.widget-slider').filter(has_text=label).locator('.noUi-handle').first
+    def handle(self, label):
+        slider = self.at.locator('.widget-slider').filter(has_text=label)
+        return slider.locator('.noUi-handle').first
 
     def drag(self, label, by):
         self.handle(label).scroll_into_view_if_needed()
-        box = self.handle(label).bounding_box(); x,y = box['x']+box['width']/2,box['y']+box['height']/2
-        self.page.mouse.move(x, y); self.page.mouse.down(); self.page.mouse.move(x+by, y, steps=3); self.page.mouse.up()
+        box = self.handle(label).bounding_box()
+        x,y = box['x']+box['width']/2,box['y']+box['height']/2
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        self.page.mouse.move(x+by, y, steps=3)
+        self.page.mouse.up()
 
     def draw(self, *points):
         "Move the pen over the pad, in its pixels"
-        pad = self.at.locator('canvas'); pad.scroll_into_view_if_needed()
-        box = pad.bounding_box(); where = [(box['x']+6*x, box['y']+6*y) for x,y in points]
-        self.page.mouse.move(*where[0]); self.page.mouse.down()
+        pad = self.at.locator('canvas')
+        pad.scroll_into_view_if_needed()
+        box = pad.bounding_box()
+        where = [(box['x']+6*x, box['y']+6*y) for x,y in points]
+        self.page.mouse.move(*where[0])
+        self.page.mouse.down()
         for o in where[1:]: self.page.mouse.move(*o, steps=8)
         self.page.mouse.up()
 
-sliders = dict(EncoderExplorer='time steps', NeuronExplorer='threshold', GradientExplorer='leak', NetworkExplorer='intensity')
+sliders = dict(EncoderExplorer='time steps', NeuronExplorer='threshold', GradientExplorer='leak',
+               NetworkExplorer='intensity')
 
 def is_whole(e, width):
     "Does the picture of the explorer lie on a page of this width?"
@@ -198,12 +222,15 @@ def test_explorers_answer(lab):
         e.handle(label).focus(timeout=20_000)
         e.changes(lambda: page.keyboard.press('ArrowLeft'))
         e.changes(lambda: e.drag(label, -40))
-    e = shown['EncoderExplorer']; e.changes(lambda: e.at.locator('select').nth(1).select_option('latency'))
+    e = shown['EncoderExplorer']
+    e.changes(lambda: e.at.locator('select').nth(1).select_option('latency'))
     e = shown['NetworkExplorer']
-    e.handle('intensity').focus(); e.changes(lambda: page.keyboard.press('End'))
+    e.handle('intensity').focus()
+    e.changes(lambda: page.keyboard.press('End'))
+    says = '([o, want]) => o.textContent.includes(want)'
     for digit,strokes in {1: [(14, 4), (13.5, 24)], 7: [(7, 5), (20, 5), (12, 24)]}.items():
         e.changes(lambda: e.draw(*strokes))
-        page.wait_for_function('([o, want]) => o.textContent.includes(want)', arg=[e.at.element_handle(), f'answer: {digit},'], timeout=10_000)
+        page.wait_for_function(says, arg=[e.at.element_handle(), f'answer: {digit},'], timeout=10_000)
         lab.picture(page, f'drawn-{digit}')
         e.changes(lambda: e.at.locator('button', has_text='clear').click())
     for width in (1280, 800):

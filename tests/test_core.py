@@ -3,14 +3,15 @@ import math,os
 from pathlib import Path
 import numpy as np
 import pytest, torch
-from snnkit.core import (atomic, cache_home, check_choice, check_number, check_seed, check_steps, check_whole, mix_seed, need, own_stream,
-                         seeded)
+from snnkit.core import (atomic, cache_home, check_choice, check_number, check_seed, check_steps, check_whole, mix_seed,
+                         need, own_stream, seeded)
 
 no_number = [None, 'x', '3', True, False, np.True_, [], [1], 1j, object(), torch.tensor(1.), math.nan, math.inf]
 
 @pytest.mark.parametrize('value', no_number + [1.5, -1, np.float64(2.)])
 def test_what_is_no_whole_number(value):
-    with pytest.raises(ValueError, match='`n` is .*, but it must be an integer of at least 0. Mend it.'): check_whole('n', value, 0, 'Mend it.')
+    said = '`n` is .*, but it must be an integer of at least 0. Mend it.'
+    with pytest.raises(ValueError, match=said): check_whole('n', value, 0, 'Mend it.')
     for check,name in ((check_steps, 'num_steps'), (check_seed, 'seed')):
         with pytest.raises(ValueError, match=f'`{name}`'): check(value)
 
@@ -25,8 +26,11 @@ def test_whole_numbers_become_python_s(value):
 def test_what_is_no_number(value):
     with pytest.raises(ValueError, match='`p` is'): check_number('p', value, '[0, 1]', '')
 
-@pytest.mark.parametrize('within,inside,outside', [('(0, 1]', [1, 1., 1e-300, np.float32(.5)], [0, 1.0001]), ('[0, 1)', [0, .99], [1, -1e-9]),
-                                                   ('(0, inf)', [1e300, 1], [0, -1]), ('(-inf, inf)', [-1e300, 0], [])])
+@pytest.mark.parametrize('within,inside,outside', [
+    ('(0, 1]', [1, 1., 1e-300, np.float32(.5)], [0, 1.0001]),
+    ('[0, 1)', [0, .99], [1, -1e-9]),
+    ('(0, inf)', [1e300, 1], [0, -1]),
+    ('(-inf, inf)', [-1e300, 0], [])])
 def test_numbers_within_limits(within, inside, outside):
     for o in inside: assert type(check_number('p', o, within, '')) is float
     for o in outside:
@@ -34,7 +38,8 @@ def test_numbers_within_limits(within, inside, outside):
 
 @pytest.mark.parametrize('value', [None, 'c', 3, True, [], {}, ['a'], float('nan'), torch.zeros(2)])
 def test_what_is_no_choice(value):
-    with pytest.raises(ValueError, match="`name` is .*, but it must be one of 'a', 'b'"): check_choice('name', value, ('a', 'b'))
+    said = "`name` is .*, but it must be one of 'a', 'b'"
+    with pytest.raises(ValueError, match=said): check_choice('name', value, ('a', 'b'))
 
 def test_need_raises_only_where_it_must():
     need(True, '', '', '')
@@ -43,7 +48,8 @@ def test_need_raises_only_where_it_must():
 def test_seeds_depend_on_all_parts_and_on_nothing_else():
     parts = [(42,), (42, 'a'), (42, 'b'), (43, 'a'), ('a', 42), (42, 'a', 0)]
     draws = [torch.rand(4, generator=seeded(*p)) for p in parts]
-    assert len({tuple(o.tolist()) for o in draws})==len(parts) and all(torch.rand(4, generator=seeded(*p)).equal(o) for p,o in zip(parts, draws))
+    assert len({tuple(o.tolist()) for o in draws})==len(parts)
+    assert all(torch.rand(4, generator=seeded(*p)).equal(o) for p,o in zip(parts, draws))
     assert mix_seed(42)==42 and all(0<=mix_seed(*p)<2**63 for p in parts)
 
 def test_a_stream_of_ones_own_leaves_the_others_alone():

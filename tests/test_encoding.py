@@ -40,15 +40,20 @@ def test_latency_puts_brighter_pixels_first(T, seed):
 
 @pytest.mark.parametrize('encoder', [Poisson(3), Direct(3), Latency(3)])
 def test_encoders_refuse_what_is_no_intensity(encoder):
-    for bad in (torch.tensor([[2.]]), torch.tensor([[float('nan')]]), torch.tensor([[float('inf')]]), torch.tensor([[1]]), torch.zeros(0, 1)):
+    odd = [[2.], [float('nan')], [float('inf')], [1]]
+    for bad in [torch.tensor([o]) for o in odd] + [torch.zeros(0, 1)]:
         with pytest.raises(ValueError, match='intensities|encode'): encoder(bad)
 
-def network(): return torch.nn.Sequential(Conv2d(2, 6, 3, padding=1), BatchNorm2d(6), LIF(.9), AvgPool2d(2), IF(), Dropout(.2), Flatten(), Linear(54, 8), LIF(.95, reset='subtract', refractory=1), Linear(8, 3), Integrator())
+def network():
+    first = Conv2d(2, 6, 3, padding=1),BatchNorm2d(6),LIF(.9),AvgPool2d(2),IF(),Dropout(.2),Flatten()
+    last = Linear(54, 8),LIF(.95, reset='subtract', refractory=1),Linear(8, 3),Integrator()
+    return torch.nn.Sequential(*first, *last)
 
 @few
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 10**6))
 def test_a_network_s_batch_is_its_images(T, B, seed):
-    torch.manual_seed(seed); net = network().double().eval()
+    torch.manual_seed(seed)
+    net = network().double().eval()
     s = poisson(image((B, 2, 6, 6), seed).double(), T, generator=seeded(seed))
     y = net(s)
     assert y.shape==(B, 3) and y.isfinite().all()
@@ -58,20 +63,36 @@ def test_a_network_s_batch_is_its_images(T, B, seed):
 @few
 @given(st.integers(0, 10**6))
 def test_twin_starts_from_the_same_weights_and_shares_none(seed):
-    torch.manual_seed(seed); net = network(); ann = twin(net)
+    torch.manual_seed(seed)
+    net = network()
+    ann = twin(net)
     ours,theirs = net.state_dict(),ann.state_dict()
     assert ours.keys()==theirs.keys() and all(ours[k].equal(theirs[k]) for k in ours)
     with torch.no_grad(): [p.zero_() for p in ann.parameters()]
     assert any(p.any() for p in net.parameters())
 
-odd = [None, 'x', True, -1, math.nan, [], [.5], object(), torch.zeros(2, dtype=torch.uint8), torch.zeros(0, 3), torch.tensor([2.]), torch.tensor([math.nan])]
+odd_tensors = [torch.zeros(2, dtype=torch.uint8), torch.zeros(0, 3), torch.tensor([2.]), torch.tensor([math.nan])]
+odd = [None, 'x', True, -1, math.nan, [], [.5], object(), *odd_tensors]
 
-@pytest.mark.parametrize('encode', [lambda o: poisson(o, 3), lambda o: direct(o, 3), lambda o: latency(o, 3), Poisson(3), Poisson(3, .5), Direct(3), Latency(3)])
+@pytest.mark.parametrize('encode', [
+    lambda o: poisson(o, 3),
+    lambda o: direct(o, 3),
+    lambda o: latency(o, 3),
+    Poisson(3),
+    Poisson(3, .5),
+    Direct(3),
+    Latency(3)])
 def test_odd_images(encode):
     for o in odd:
         with pytest.raises(ValueError, match='`x`'): encode(o)
 
-@pytest.mark.parametrize('encode', [poisson, direct, latency, lambda x, T: Poisson(T), lambda x, T: Direct(T), lambda x, T: Latency(T)])
+@pytest.mark.parametrize('encode', [
+    poisson,
+    direct,
+    latency,
+    lambda x, T: Poisson(T),
+    lambda x, T: Direct(T),
+    lambda x, T: Latency(T)])
 def test_odd_steps(encode):
     for o in (None, 'x', True, 0, -1, 1.5, math.nan, [], torch.tensor(3)):
         with pytest.raises(ValueError, match='`num_steps`'): encode(torch.zeros(1, 2), o)

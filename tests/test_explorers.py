@@ -8,7 +8,8 @@ from snnkit.explorers import EncoderExplorer,GradientExplorer,NetworkExplorer,Ne
 kinds = EncoderExplorer,NeuronExplorer,GradientExplorer,NetworkExplorer
 moves = { # control: another value at which the picture must be another one
     EncoderExplorer: dict(digit='8', example=7, code='direct', num_steps=60, seed=5),
-    NeuronExplorer: dict(drive='three_sines', amplitude=-3., resistance=4., capacitance=9., threshold=.4, refractory=0., dt=1.),
+    NeuronExplorer: dict(
+        drive='three_sines', amplitude=-3., resistance=4., capacitance=9., threshold=.4, refractory=0., dt=1.),
     GradientExplorer: dict(rule='rectangle', leak=.6, threshold=.5, rate=.25, target=.9, step=1.5, seed=7),
     NetworkExplorer: dict(digit='8', example=7, num_steps=9, intensity=.5, threshold=1.4, seed=5)}
 cases = [(k, c, v) for k,m in moves.items() for c,v in m.items()]
@@ -18,14 +19,18 @@ def explorers(): return {k: k() for k in kinds}
 
 def test_all_controls_are_tried(explorers):
     tried = {k: {*m} for k,m in moves.items()}
-    assert {k: {*e.controls} for k,e in explorers.items()} == {**tried, NeuronExplorer: tried[NeuronExplorer]|{'on'}, NetworkExplorer: tried[NetworkExplorer]|{'source'}}
+    tried[NeuronExplorer].add('on')
+    tried[NetworkExplorer].add('source')
+    assert {k: {*e.controls} for k,e in explorers.items()} == tried
 
 @pytest.mark.parametrize('kind,control,value', cases, ids=lambda o: getattr(o, '__name__', str(o)))
 def test_control(explorers, kind, control, value):
     e = explorers[kind]
-    c = e.controls[control]; old,picture,words = c.value,e.picture.value,e.words.value
+    c = e.controls[control]
+    old,picture,words = c.value,e.picture.value,e.words.value
     c.value = value
-    assert e.picture.value != picture and Image.open(io.BytesIO(e.picture.value)).size == tuple(int(100*o) for o in e.size)
+    assert e.picture.value != picture
+    assert Image.open(io.BytesIO(e.picture.value)).size == tuple(int(100*o) for o in e.size)
     assert e.words.value != words or control in ('digit', 'code', 'dt') # those may leave all numbers as they are
     c.value = old
     assert (e.picture.value, e.words.value) == (picture, words) # nothing is left of what was shown in between
@@ -51,7 +56,8 @@ def test_ends_of_every_slider(kind):
 
 @pytest.mark.parametrize('kind', kinds)
 def test_out_of_range(explorers, kind):
-    e = explorers[kind]; values = {k: c.value for k,c in e.controls.items()}
+    e = explorers[kind]
+    values = {k: c.value for k,c in e.controls.items()}
     for k,c in e.controls.items():
         if isinstance(c, (W.IntSlider, W.FloatSlider)):
             for v in (c.min-1, c.max+1):
@@ -65,7 +71,8 @@ def test_out_of_range(explorers, kind):
 def test_static_picture(explorers, kind, monkeypatch):
     monkeypatch.setenv('IN_TEST', '1')
     shown = explorers[kind]._repr_mimebundle_()
-    assert {*shown} == {'image/png', 'text/plain'} and str(next(iter(explorers[kind].numbers.values()))) in shown['text/plain']
+    first = next(iter(explorers[kind].numbers.values()))
+    assert {*shown} == {'image/png', 'text/plain'} and str(first) in shown['text/plain']
     monkeypatch.delenv('IN_TEST')
     live = explorers[kind]._repr_mimebundle_()
     assert 'application/vnd.jupyter.widget-view+json' in live
@@ -89,4 +96,5 @@ def test_a_spoiled_file_of_weights_is_refused(tmp_path, monkeypatch):
     good = (models.files('snnkit')/'weights/lenet-digits-snn.safetensors').read_bytes()
     (tmp_path/'weights/lenet-digits-snn.safetensors').write_bytes(good[:-1]+bytes([good[-1]^1]))
     monkeypatch.setattr(models, 'files', lambda name: tmp_path)
-    with pytest.raises(ValueError, match='not the file that belongs to this version.*Install'): models.lenet(pretrained='digits')
+    with pytest.raises(ValueError, match='not the file that belongs to this version.*Install'):
+        models.lenet(pretrained='digits')

@@ -1,5 +1,5 @@
-"""Norms are the norms they are named after, folding changes no spike, residual blocks are what they say, a mask lasts a window:
-for any sizes; and neurons of one's own are neurons."""
+"""Norms are the norms they are named after, folding changes no spike, residual blocks are what they say,
+a mask lasts a window: for any sizes; and neurons of one's own are neurons."""
 import copy
 import pytest, torch
 from fastcore.test import expect_fail
@@ -8,9 +8,10 @@ from torch import nn
 from same import images, normed, randomised, resnet
 from snnkit.core import seeded
 from snnkit.encoding import direct, poisson
-from snnkit.layers import (IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d, Neuron, OverTime, PLIF, Poisson,
-                           Residual, ScaledBatchNorm2d, StepBatchNorm2d, Subsample, ThresholdBatchNorm2d, dense, fold, make_norm, merged,
-                           norms, spike_trains, unchanged, use, watch)
+from snnkit.layers import (IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d,
+                           Neuron, OverTime, PLIF, Poisson, Residual, ScaledBatchNorm2d, StepBatchNorm2d, Subsample,
+                           ThresholdBatchNorm2d, dense, fold, make_norm, merged, norms, spike_trains, unchanged, use,
+                           watch)
 from snnkit.models import lee_init, lenet, twin, vgg9
 from snnkit.spikebp import fire, lif_autograd, surrogates
 
@@ -20,7 +21,10 @@ each_norm = pytest.mark.parametrize('name', norms)
 
 # Over time
 
-@pytest.mark.parametrize('layer,shape', [(Conv2d(2, 4, 3, padding=1), (3, 2, 6, 6)), (Conv2d(2, 4, 3, stride=2, bias=False), (3, 2, 7, 6)), (Linear(5, 4), (3, 5))], ids=str)
+@pytest.mark.parametrize('layer,shape', [
+    (Conv2d(2, 4, 3, padding=1), (3, 2, 6, 6)),
+    (Conv2d(2, 4, 3, stride=2, bias=False), (3, 2, 7, 6)),
+    (Linear(5, 4), (3, 5))], ids=str)
 @pytest.mark.parametrize('mode', ['torch', 'auto'])
 def test_a_constant_current_is_computed_once(layer, shape, mode):
     "The same current at every step and the same gradients, from the work of one step"
@@ -45,7 +49,8 @@ class Reference(nn.Module):
     def forward(self, x):
         n,dims = self.norm,(1, 3, 4) if self.name=='step' else (0, 1, 3, 4)
         wide = lambda o: o.view(-1, 1, n.num_features, 1, 1)
-        mean,var = (x.mean(dims, keepdim=True), x.var(dims, unbiased=False, keepdim=True)) if n.training else (wide(n.running_mean), wide(n.running_var))
+        if n.training: mean,var = x.mean(dims, keepdim=True),x.var(dims, unbiased=False, keepdim=True)
+        else: mean,var = wide(n.running_mean),wide(n.running_var)
         xhat = (x-mean)/(var+n.eps).sqrt()
         if self.name=='step': return wide(n.weight)*xhat
         if self.name=='scaled': return wide(n.scale)*xhat + wide(n.shift)
@@ -78,7 +83,8 @@ def test_running_statistics(name, momentum):
         x = i + torch.randn(T, 2, 3, 5, 5, generator=seeded(i))
         norm(x)
         for n,o in zip(plain, x if name=='step' else [x.flatten(0, 1)]): n(o)
-    for o in ('running_mean', 'running_var'): assert torch.allclose(getattr(norm, o), torch.cat([getattr(n, o) for n in plain]), atol=1e-6)
+    for o in ('running_mean', 'running_var'):
+        assert torch.allclose(getattr(norm, o), torch.cat([getattr(n, o) for n in plain]), atol=1e-6)
     assert norm.num_batches_tracked==3
 
 @each_norm
@@ -89,12 +95,16 @@ def test_what_torch_does_to_a_norm(name):
     start = norms[name](3, **own, eps=.1, momentum=.3)
     norm,x = randomised(copy.deepcopy(start)),torch.randn(4, 2, 3, 5, 5)
     assert (norm.eps, norm.momentum)==(.1, .3) and 'eps=0.1' in repr(norm)
-    other = norms[name](3, **own, eps=.1); other.load_state_dict(norm.state_dict())
-    norm.eval(); other.eval()
+    other = norms[name](3, **own, eps=.1)
+    other.load_state_dict(norm.state_dict())
+    norm.eval()
+    other.eval()
     y = norm(x)
-    assert other(x).equal(y) and copy.deepcopy(norm)(x).equal(y) and torch.allclose(copy.deepcopy(norm).double()(x.double()).float(), y, atol=1e-5)
+    assert other(x).equal(y) and copy.deepcopy(norm)(x).equal(y)
+    assert torch.allclose(copy.deepcopy(norm).double()(x.double()).float(), y, atol=1e-5)
     assert norms[name](3, **own, dtype=torch.float64)(x.double()).dtype==torch.float64
-    conv = Conv2d(3, 3, 1); z = norm(conv(x))
+    conv = Conv2d(3, 3, 1)
+    z = norm(conv(x))
     with torch.autocast('cpu', torch.bfloat16): assert torch.allclose(norm(conv(x)).float(), z, atol=.1)
     norm.reset_parameters()
     assert all(v.equal(start.state_dict()[k]) for k,v in norm.state_dict().items())
@@ -103,8 +113,9 @@ def test_what_torch_does_to_a_norm(name):
 @pytest.mark.parametrize('options', [dict(affine=False), dict(affine=True)], ids=str)
 @pytest.mark.parametrize('training', [True, False])
 def test_norms_without_parameters(name, options, training):
-    "With and without scale and shift that are 1 and 0 a norm is the same: on its own, before a neuron, as a twin and folded"
-    x,T = torch.randn(4, 2, 3, 16, 16, generator=seeded(0)),dict(threshold=2., alpha=.7) if name=='threshold' else {}
+    "With and without a scale of 1 and a shift of 0 a norm is the same: alone, before a neuron, as a twin and folded"
+    x = torch.randn(4, 2, 3, 16, 16, generator=seeded(0))
+    T = dict(threshold=2., alpha=.7) if name=='threshold' else {}
     a,b = norms[name](3, **T, **options).train(training),norms[name](3, **T).train(training)
     assert torch.allclose(a(x), b(x), atol=1e-6) and torch.allclose(a.plain(x), b.plain(x), atol=1e-6)
     assert sum(p.numel() for p in twin(a).parameters())==sum(p.numel() for p in a.parameters())==6*options['affine']
@@ -121,31 +132,42 @@ def test_twin_of_a_norm(name):
     "torch's norm of the same channels; as many parameters, unless they belong to steps"
     norm = make_norm(name, 5, 3, .5).eval()
     ann,count = twin(norm),lambda m: sum(p.numel() for p in m.parameters())
-    assert type(ann) is nn.BatchNorm2d and ann.num_features==5 and not ann.training and ann.weight.equal(torch.ones(5)) and ann.bias.equal(torch.zeros(5))
+    assert type(ann) is nn.BatchNorm2d and ann.num_features==5 and not ann.training
+    assert ann.weight.equal(torch.ones(5)) and ann.bias.equal(torch.zeros(5))
     assert count(ann)==10 and count(norm)=={'step': 15, 'scaled': 30}.get(name, 10)
     x = torch.randn(2, 5, 3, 3)
-    assert ann(x).equal(nn.BatchNorm2d(5).eval()(x)) and type(twin(norm.double()).weight.sum().item()) is float and twin(norm.double()).weight.dtype==torch.float64
+    assert ann(x).equal(nn.BatchNorm2d(5).eval()(x))
+    weight = twin(norm.double()).weight
+    assert type(weight.sum().item()) is float and weight.dtype==torch.float64
 
 def test_silence_is_no_trouble():
     "Steps without any current, as the first ones of a deep layer are"
     for name in norms:
         norm,x = make_norm(name, 2, 3),torch.zeros(3, 2, 2, 4, 4).requires_grad_()
-        y = norm(x); y.sum().backward()
+        y = norm(x)
+        y.sum().backward()
         assert not y.any() and x.grad.isfinite().all()
 
 # Folding
 
 @st.composite
 def foldable(draw):
-    "A random net of blocks, plain and residual, with a norm that folds behind some of its convolutions; and spikes for it"
+    "A random net of blocks, plain and residual, with a norm that folds behind some convolutions; and spikes for it"
     pick = lambda *o: draw(st.sampled_from(o))
     torch.manual_seed(draw(seeds))
     T,C,layers = draw(st.integers(2, 8)),2,[]
-    conv = lambda c, o, stride=1: nn.Sequential(Conv2d(c, o, 3, stride, 1, bias=pick(True, False)), *[m for m in [make_norm(pick('shared', 'threshold', None), o, T, .7)] if m])
+    def conv(c, o, stride=1):
+        synapse = Conv2d(c, o, 3, stride, 1, bias=pick(True, False))
+        norm = make_norm(pick('shared', 'threshold', None), o, T, .7)
+        return nn.Sequential(synapse, norm) if norm else nn.Sequential(synapse)
     for _ in range(draw(st.integers(1, 3))):
         o,stride = pick(C, 5),pick(1, 2)
-        short = nn.Sequential(Conv2d(C, o, 1, stride, bias=False), BatchNorm2d(o)) if pick(True, False) or o!=C else Subsample(stride) if stride>1 else None
-        layers.append(Residual(nn.Sequential(*conv(C, o, stride), LIF(.9), conv(o, o)), LIF(.8, .7), short) if pick(True, False) else nn.Sequential(*conv(C, o, stride), LIF(.95), Dropout(.5)))
+        if pick(True, False) or o!=C: short = nn.Sequential(Conv2d(C, o, 1, stride, bias=False), BatchNorm2d(o))
+        else: short = Subsample(stride) if stride>1 else None
+        if pick(True, False):
+            body = nn.Sequential(*conv(C, o, stride), LIF(.9), conv(o, o))
+            layers.append(Residual(body, LIF(.8, .7), short))
+        else: layers.append(nn.Sequential(*conv(C, o, stride), LIF(.95), Dropout(.5)))
         C = o
     return randomised(nn.Sequential(*layers)), poisson(images(2, 2, 9, 9, seed=draw(seeds)), T, seeded(draw(seeds)))
 
@@ -172,13 +194,16 @@ def test_fold_of_a_twin():
     torch.manual_seed(0)
     ann,x = randomised(twin(normed('shared'))).double().eval(),images(3, 2, 12, 12).double()
     assert torch.allclose(fold(ann)(x), ann(x), atol=1e-10)
-    ann = twin(nn.Sequential(Conv2d(2, 3, 3), ThresholdBatchNorm2d(3, .1))).double().eval() # the twin knows no threshold
+    norm = ThresholdBatchNorm2d(3, .1)                    # the twin knows no threshold
+    ann = twin(nn.Sequential(Conv2d(2, 3, 3), norm)).double().eval()
     assert torch.allclose(fold(ann)(x), ann(x), atol=1e-10)
 
 def test_fold_of_a_convolution_that_is_used_twice():
     "Each place gets its own copy, and what has no norm keeps the plain one"
-    torch.manual_seed(0); conv = Conv2d(3, 3, 3, padding=1)
-    net,x = randomised(nn.Sequential(nn.Sequential(conv, BatchNorm2d(3)), nn.Sequential(conv, BatchNorm2d(3)), conv)).double().eval(),torch.rand(2, 2, 3, 5, 5, dtype=torch.float64)
+    torch.manual_seed(0)
+    conv = Conv2d(3, 3, 3, padding=1)
+    net = nn.Sequential(nn.Sequential(conv, BatchNorm2d(3)), nn.Sequential(conv, BatchNorm2d(3)), conv)
+    net,x = randomised(net).double().eval(),torch.rand(2, 2, 3, 5, 5, dtype=torch.float64)
     assert torch.allclose(fold(net)(x), net(x), atol=1e-12) and fold(net)[2].weight.equal(conv.weight)
 
 def test_merged_is_both():
@@ -189,7 +214,8 @@ def test_merged_is_both():
         assert torch.allclose(merged(conv, norm)(x), norm(conv(x)), atol=1e-12)
 
 @pytest.mark.parametrize('net,why', [
-    (nn.Sequential(Conv2d(1, 2, 3), StepBatchNorm2d(2, 4)), "a StepBatchNorm2d, '1', but its scale changes with the step"),
+    (nn.Sequential(Conv2d(1, 2, 3), StepBatchNorm2d(2, 4)),
+     "a StepBatchNorm2d, '1', but its scale changes with the step"),
     (nn.Sequential(nn.Sequential(Conv2d(1, 2, 3), ScaledBatchNorm2d(2, 4))), "a ScaledBatchNorm2d, '0.1', but"),
     (nn.Sequential(BatchNorm2d(1), Conv2d(1, 2, 3)), "right before the norm '0'"),
     (nn.Sequential(Conv2d(1, 2, 3), nn.Sequential(BatchNorm2d(2), LIF())), "right before the norm '1.0'"),
@@ -208,22 +234,28 @@ def test_gradients_of_a_block_are_autograd_s(short, grad):
     torch.manual_seed(0)
     stride,kw = 1 if short=='identity' else 2,dict(leak=.9, threshold=.5, grad=grad)
     make = dict(conv=lambda: Conv2d(3, 3, 1, 2, bias=False), identity=lambda: None, strided=lambda: Subsample(2))[short]
-    block = Residual(nn.Sequential(Conv2d(3, 3, 3, stride, 1), LIF(**kw), Conv2d(3, 3, 3, padding=1)), LIF(**kw), make()).double()
+    body = nn.Sequential(Conv2d(3, 3, 3, stride, 1), LIF(**kw), Conv2d(3, 3, 3, padding=1))
+    block = Residual(body, LIF(**kw), make()).double()
     with torch.no_grad(): [p.mul_(2) for p in block.parameters()]
     x = poisson(images(2, 3, 6, 6), 10, seeded(1)).double().requires_grad_()
     one,_,two = block.body
-    want = lif_autograd(two(lif_autograd(one(x), **kw)) + (block.shortcut(x) if short!='strided' else x[:, :, :, ::2, ::2]), **kw)
+    past = x[:, :, :, ::2, ::2] if short=='strided' else block.shortcut(x)
+    want = lif_autograd(two(lif_autograd(one(x), **kw)) + past, **kw)
     got,pull = block(x),torch.randn(want.shape, dtype=torch.float64)
     assert got.equal(want) and 0<want.mean()<1
-    for a,b in zip(*(torch.autograd.grad(y, [x, *block.parameters()], pull) for y in (got, want))): assert torch.allclose(a, b, atol=1e-10)
+    grads = [torch.autograd.grad(y, [x, *block.parameters()], pull) for y in (got, want)]
+    for a,b in zip(*grads): assert torch.allclose(a, b, atol=1e-10)
 
 def test_a_block_s_twin():
     "Synapses and initial weights stay, neurons become ReLUs; the shortcut meets the body before the ReLU"
     torch.manual_seed(0)
-    net = resnet(); ann,x = twin(net),images(3, 2, 12, 12)
+    net = resnet()
+    ann,x = twin(net),images(3, 2, 12, 12)
     assert ann(x).shape==(3, 5) and not any(isinstance(m, (OverTime, LIF)) for m in ann.modules())
-    for (n,p),(m,q) in zip(net.named_parameters(), ann.named_parameters(), strict=True): assert n==m and p.equal(q) and p is not q
-    block = ann[3]; x = torch.rand(2, 8, 6, 6)
+    for (n,p),(m,q) in zip(net.named_parameters(), ann.named_parameters(), strict=True):
+        assert n==m and p.equal(q) and p is not q
+    block = ann[3]
+    x = torch.rand(2, 8, 6, 6)
     assert block(x).equal((block.body[2](block.body[0](x).relu()) + block.shortcut(x)).relu())
 
 def test_a_block_is_heard():
@@ -237,7 +269,7 @@ def test_a_block_is_heard():
 # Dropout
 
 def test_masks_are_drawn_anew():
-    "For each image and call, a share p of all units is missing at every step, and the others are scaled; the mean stays"
+    "For each image and call, a share p of units is missing at every step, and the others are scaled; the mean stays"
     torch.manual_seed(0)
     x,drop = torch.ones(3, 40, 10, 8, 8),Dropout(.3)
     y = drop(x)
@@ -267,7 +299,10 @@ def test_dropout_is_off_in_eval():
 currents = torch.randn(12, 3, 4, generator=seeded(0), dtype=torch.float64)
 
 @pytest.mark.parametrize('grad', ['spike_bp', 'straight_through', *surrogates])
-@pytest.mark.parametrize('options', [dict(), dict(leak=.8, reset='subtract'), dict(threshold=.5, refractory=2)], ids=str)
+@pytest.mark.parametrize('options', [
+    dict(),
+    dict(leak=.8, reset='subtract'),
+    dict(threshold=.5, refractory=2)], ids=str)
 def test_lif_by_steps(grad, options):
     "The loop over `step` is the layer: spikes for every rule, gradients for all but spike-BP, which is refused"
     layer = LIF(grad=grad, **options)
@@ -285,20 +320,23 @@ def test_lif_by_steps(grad, options):
 @pytest.mark.parametrize('grad', surrogates)
 @pytest.mark.parametrize('options', [dict(), dict(reset='subtract'), dict(threshold=.5, refractory=2)], ids=str)
 def test_a_learned_leak(grad, options):
-    "Spikes and gradients of the currents are a LIF's with that leak; the leak's own gradient is that of the loop, written out with a leak that has one"
+    "Spikes and gradients of currents are a LIF's with that leak; the leak's own gradient is that of a written-out loop"
     layer,x = PLIF(.8, grad=grad, **options).double(),currents.clone().requires_grad_()
     pull = torch.randn(currents.shape, generator=seeded(1), dtype=torch.float64)
     layer.w.data.copy_(torch.tensor(.8, dtype=torch.float64).logit())
     gx,gw = torch.autograd.grad((layer(x)*pull).sum(), (x, layer.w))
     fixed = LIF(.8, grad=grad, **options)
-    assert layer(x).equal(fixed(x)) and torch.allclose(gx, torch.autograd.grad((fixed(x)*pull).sum(), x)[0], atol=1e-12)
-    leak,m,asleep,total = torch.tensor(.8, dtype=torch.float64, requires_grad=True),torch.zeros(3, 4, dtype=torch.float64),[],0.
+    assert layer(x).equal(fixed(x))
+    assert torch.allclose(gx, torch.autograd.grad((fixed(x)*pull).sum(), x)[0], atol=1e-12)
+    leak = torch.tensor(.8, dtype=torch.float64, requires_grad=True)
+    m,asleep,total = torch.zeros(3, 4, dtype=torch.float64),[],0.
     for x_t,p in zip(currents, pull):
         awake = 1-sum(asleep) if options.get('refractory') else 1.
         u = m+awake*x_t
         v = u-layer.threshold
         s = (v>0).double()
-        total = total + (p*awake*(surrogates[grad](v.detach())*v)).sum() # the slope times the distance has the surrogate's gradient
+        smooth = surrogates[grad](v.detach())*v           # the slope times the distance has the surrogate's gradient
+        total = total + (p*awake*smooth).sum()
         m = leak*(u-layer.threshold*awake*s if layer.reset=='subtract' else u*(1-awake*s))
         asleep = [*asleep, awake*s][-2:]
     want = torch.autograd.grad(total, leak)[0]*.8*.2 # of a sigmoid
@@ -339,8 +377,10 @@ def test_a_neuron_of_ones_own_is_a_neuron():
     assert type(ann[2]) is nn.ReLU and ann(x).shape==(2, 3)
     other = copy.deepcopy(net)
     other.load_state_dict(net.state_dict())
-    torch.manual_seed(1); y = net(x)
-    torch.manual_seed(1); assert other(x).equal(y)
+    torch.manual_seed(1)
+    y = net(x)
+    torch.manual_seed(1)
+    assert other(x).equal(y)
 
 def test_a_step_of_ones_own_replaces_the_window():
     "Of a LIF whose subclass overrides `step` the step is computed, and roads are told"
@@ -355,8 +395,11 @@ def test_a_step_of_ones_own_replaces_the_window():
     tweaked.plain = lambda x: x
     assert not unchanged(tweaked, LIF)
 
-@pytest.mark.parametrize('out,found', [(lambda x: x, 'one tensor of shape (3, 4)'), (lambda x: (x, None, None), '(one tensor of shape (3, 4), NoneType, NoneType)'),
-                                       (lambda x: None, 'NoneType'), (lambda x: (x[0], None), '(one tensor of shape (4,), NoneType)')])
+@pytest.mark.parametrize('out,found', [
+    (lambda x: x, 'one tensor of shape (3, 4)'),
+    (lambda x: (x, None, None), '(one tensor of shape (3, 4), NoneType, NoneType)'),
+    (lambda x: None, 'NoneType'),
+    (lambda x: (x[0], None), '(one tensor of shape (4,), NoneType)')])
 def test_a_step_must_give_spikes_and_state(out, found):
     class Odd(Neuron):
         def step(self, x, state): return out(x)
@@ -379,7 +422,8 @@ def test_weights_are_contiguous():
     "So they can be stored, strung together and pruned, whoever made the net"
     from safetensors.torch import load, save
     from torch.nn.utils import parameters_to_vector, prune
-    for net in (lenet(), vgg9(width=4), twin(vgg9(width=4)), nn.Sequential(Conv2d(3, 8, 3)), fold(nn.Sequential(Conv2d(3, 8, 3), BatchNorm2d(8)))):
+    folded = fold(nn.Sequential(Conv2d(3, 8, 3), BatchNorm2d(8)))
+    for net in (lenet(), vgg9(width=4), twin(vgg9(width=4)), nn.Sequential(Conv2d(3, 8, 3)), folded):
         state = net.state_dict()
         assert all(o.is_contiguous() for o in state.values())
         back = load(save(state))
@@ -406,25 +450,54 @@ def test_max_pool(T, B, kernel, stride, seed):
     pull = torch.randn(y.shape, generator=seeded(seed))
     for a,b in zip(*(torch.autograd.grad(o, x, pull) for o in (y, want))): assert a.equal(b)
 
-odd = [None, 'x', True, 3, -1, float('nan'), [], [1.], torch.zeros(3), torch.zeros(2, 3).long(), torch.tensor(float('nan')), nn.ReLU, object()]
+odd_tensors = [torch.zeros(3), torch.zeros(2, 3).long(), torch.tensor(float('nan'))]
+odd = [None, 'x', True, 3, -1, float('nan'), [], [1.], *odd_tensors, nn.ReLU, object()]
 inputs = [o for o in odd if not (isinstance(o, torch.Tensor) and o.is_floating_point())]
 
-@pytest.mark.parametrize('make', [lambda: Conv2d(3, 4, 3), lambda: Linear(3, 2), lambda: AvgPool2d(2), lambda: MaxPool2d(2), Flatten, lambda: BatchNorm2d(3),
-                                  lambda: StepBatchNorm2d(3, 4), LIF, IF, Adaptive, Integrator, lambda: Poisson(3), lambda: Dropout(.5)])
+@pytest.mark.parametrize('make', [
+    lambda: Conv2d(3, 4, 3),
+    lambda: Linear(3, 2),
+    lambda: AvgPool2d(2),
+    lambda: MaxPool2d(2),
+    Flatten,
+    lambda: BatchNorm2d(3),
+    lambda: StepBatchNorm2d(3, 4),
+    LIF,
+    IF,
+    Adaptive,
+    Integrator,
+    lambda: Poisson(3),
+    lambda: Dropout(.5)])
 def test_layers_refuse_odd_inputs(make):
     layer = make()
-    for x in inputs + [torch.zeros(3)]*(not isinstance(layer, Poisson)) + [torch.tensor(1.)]*(not isinstance(layer, Poisson)):
+    small = [] if isinstance(layer, Poisson) else [torch.zeros(3), torch.tensor(1.)]
+    for x in inputs + small:
         with pytest.raises(ValueError, match='`x`'): layer(x)
 
 @pytest.mark.parametrize('f,name,fine', [
-    (lambda o: LIF(leak=o), 'leak', ()), (lambda o: LIF(threshold=o), 'threshold', (3,)), (lambda o: LIF(reset=o), 'reset', ()),
-    (lambda o: LIF(refractory=o), 'refractory', (3,)), (lambda o: LIF(grad=o), 'grad', (nn.ReLU,)), (lambda o: Integrator(o), 'leak', ()),
-    (lambda o: Dropout(o), 'p', ()), (lambda o: Subsample(o), 'stride', (3,)), (lambda o: Poisson(o), 'num_steps', (3,)),
-    (lambda o: Poisson(3, o), 'max_rate', ()), (lambda o: make_norm('step', 3, o), 'num_steps', (3,)), (lambda o: make_norm('shared', o, 3), 'num_features', (3,)),
-    (lambda o: make_norm(o, 3, 3), 'name', (None,)), (lambda o: ThresholdBatchNorm2d(3, o), 'threshold', (3,)), (lambda o: ThresholdBatchNorm2d(3, 1., o), 'alpha', (3,)),
-    (lambda o: Residual(o, LIF()), 'body', ()), (lambda o: Residual(nn.Identity(), o), 'neuron', ()), (lambda o: Residual(nn.Identity(), LIF(), o), 'shortcut', (None,)),
-    (lambda o: fold(o), 'model', ()), (lambda o: merged(o, BatchNorm2d(3)), 'synapse', ()), (lambda o: merged(Conv2d(3, 3, 1), o), 'norm', ()),
-    (lambda o: spike_trains(o, torch.zeros(1)), 'model', ()), (lambda o: use(o).__enter__(), 'mode', ())], ids=lambda o: o if isinstance(o, str) else '')
+    (lambda o: LIF(leak=o), 'leak', ()),
+    (lambda o: LIF(threshold=o), 'threshold', (3,)),
+    (lambda o: LIF(reset=o), 'reset', ()),
+    (lambda o: LIF(refractory=o), 'refractory', (3,)),
+    (lambda o: LIF(grad=o), 'grad', (nn.ReLU,)),
+    (lambda o: Integrator(o), 'leak', ()),
+    (lambda o: Dropout(o), 'p', ()),
+    (lambda o: Subsample(o), 'stride', (3,)),
+    (lambda o: Poisson(o), 'num_steps', (3,)),
+    (lambda o: Poisson(3, o), 'max_rate', ()),
+    (lambda o: make_norm('step', 3, o), 'num_steps', (3,)),
+    (lambda o: make_norm('shared', o, 3), 'num_features', (3,)),
+    (lambda o: make_norm(o, 3, 3), 'name', (None,)),
+    (lambda o: ThresholdBatchNorm2d(3, o), 'threshold', (3,)),
+    (lambda o: ThresholdBatchNorm2d(3, 1., o), 'alpha', (3,)),
+    (lambda o: Residual(o, LIF()), 'body', ()),
+    (lambda o: Residual(nn.Identity(), o), 'neuron', ()),
+    (lambda o: Residual(nn.Identity(), LIF(), o), 'shortcut', (None,)),
+    (lambda o: fold(o), 'model', ()),
+    (lambda o: merged(o, BatchNorm2d(3)), 'synapse', ()),
+    (lambda o: merged(Conv2d(3, 3, 1), o), 'norm', ()),
+    (lambda o: spike_trains(o, torch.zeros(1)), 'model', ()),
+    (lambda o: use(o).__enter__(), 'mode', ())], ids=lambda o: o if isinstance(o, str) else '')
 def test_odd_arguments(f, name, fine):
     "A ValueError that names the argument, whatever is given"
     for o in odd:
@@ -433,6 +506,7 @@ def test_odd_arguments(f, name, fine):
 
 def test_who_has_no_batch_is_told_so():
     for net in (lenet(image_size=8), nn.Sequential(Poisson(3), Flatten())):
-        with expect_fail(ValueError, contains='If this is one image without a batch, give `image[None]`'): net(torch.zeros(1, 8, 8))
+        with expect_fail(ValueError, contains='If this is one image without a batch, give `image[None]`'):
+            net(torch.zeros(1, 8, 8))
     with expect_fail(ValueError, contains='`image[None]`'): nn.Sequential(Poisson(3), Linear(5, 2))(torch.zeros(5))
     with expect_fail(ValueError, contains='put an encoder first'): Conv2d(1, 2, 3)(torch.zeros(4, 1, 8, 8))

@@ -1,4 +1,4 @@
-"Every lesson of the walkthrough trains what it shows when it is told to: on a few of the embedded digits, one epoch each, one lesson after the other in one store."
+"Every lesson trains what it shows when told to: on a few digits, an epoch each, one after the other in one store."
 import re
 from itertools import islice
 import pytest
@@ -10,9 +10,17 @@ from snnkit.data import load
 from snnkit.layers import use
 
 lessons = sorted((root/'nbs'/'walkthrough').glob('[0-9]_*.ipynb'))
-knobs = {r"datasets = .*": "datasets = ['few']", r"datasets,deep = .*": "datasets,deep = ['few'],['few']", r"photos = .*": "photos = ['few']", r"beside = .*": "beside = ['few']", r"changes = dict\(.*?\)": "changes = dict(part=100, epochs=1, num_steps=2)",
-         r"large = dict\(.*?\)": "large = dict(part=100, epochs=1, num_steps=2)", r"trial = dict\(.*?\)": "trial = dict(part=100, epochs=1)", r"of,fresh = .*": "of,fresh = (42,),True",
-         r"test = load.*": "test = some = counted(load('digits').test, 50)", r"shown = counted.*": "shown = counted(load('digits').train, 50)"}
+knobs = {
+    r"datasets = .*": "datasets = ['few']",
+    r"datasets,deep = .*": "datasets,deep = ['few'],['few']",
+    r"photos = .*": "photos = ['few']",
+    r"beside = .*": "beside = ['few']",
+    r"changes = dict\(.*?\)": "changes = dict(part=100, epochs=1, num_steps=2)",
+    r"large = dict\(.*?\)": "large = dict(part=100, epochs=1, num_steps=2)",
+    r"trial = dict\(.*?\)": "trial = dict(part=100, epochs=1)",
+    r"of,fresh = .*": "of,fresh = (42,),True",
+    r"test = load.*": "test = some = counted(load('digits').test, 50)",
+    r"shown = counted.*": "shown = counted(load('digits').train, 50)"}
 
 def turn(code, turned):
     "The cell `code` with its knobs turned; those found are added to `turned`"
@@ -22,21 +30,27 @@ def turn(code, turned):
     return code
 
 def few_digits(folder):
-    "Of every embedded digit ten images to learn and three to test, as a folder of small pictures: the test is of the training, not of many answers"
+    "Of every digit ten small pictures to learn and three to test: the test is of the training, not of many answers"
     d = load('digits')
     for part,images,n in ('train', d.train, 10), ('test', d.test, 3):
         for c in range(10):
             (place := folder/part/str(c)).mkdir(parents=True)
-            for i,x in enumerate(islice((x for x,y in images if y==c), n)): Image.fromarray((255*x[0]).byte().numpy()).resize((16, 16)).save(place/f'{i}.png')
+            of_digit = (x for x,y in images if y==c)
+            for i,x in enumerate(islice(of_digit, n)):
+                picture = Image.fromarray((255*x[0]).byte().numpy())
+                picture.resize((16, 16)).save(place/f'{i}.png')
 
 def lines(place): return sum(p.read_text().count('\n') for p in (place/'results').glob('*.jsonl'))
 
 @pytest.mark.slow
 def test_lessons_train(tmp_path, monkeypatch):
     "In one test, as the later lessons ask what the earlier ones found"
-    monkeypatch.setenv('SNNKIT_RESULTS', str(tmp_path/'results')); monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache')); monkeypatch.setenv('IN_TEST', '1')
-    few_digits(tmp_path/'few'); monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('LOKY_MAX_CPU_COUNT', '1') # in this process, and by torch: for so few images no kernel is worth its compilation
+    monkeypatch.setenv('SNNKIT_RESULTS', str(tmp_path/'results'))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    monkeypatch.setenv('IN_TEST', '1')
+    few_digits(tmp_path/'few')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('LOKY_MAX_CPU_COUNT', '1') # in this process, by torch: so few images are worth no compilation
     monkeypatch.setattr('snnkit.experiments.use', lambda _: use('torch'))
     for lesson in lessons:
         before,turned,shell = lines(tmp_path),set(),CaptureShell()

@@ -1,4 +1,4 @@
-"Intervals keep their promises, and whatever is counted is counted as by hand, for any sizes: hypothesis looks for the ones that break it."
+"Intervals keep their promises, and what is counted is counted as by hand: hypothesis looks for sizes that break it."
 import math, subprocess, sys
 from types import SimpleNamespace
 
@@ -8,10 +8,11 @@ from scipy.stats import chi2, norm
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from snnkit.encoding import Direct, Poisson
-from snnkit.layers import use
-from snnkit.layers import IF, LIF, AvgPool2d, Conv2d, Dropout, Flatten, Integrator, Linear, Neuron, OverTime, spike_trains, watch
-from snnkit.measures import (accuracy_interval, break_even, break_even_rate, confusion, costs, disagreements, energy, error_increment, fan_out, firing_rates,
-                             is_spikes, mcnemar, paired_interval, seed_interval, synaptic_ops, undisturbed)
+from snnkit.layers import (IF, LIF, AvgPool2d, Conv2d, Dropout, Flatten, Integrator, Linear, Neuron, OverTime,
+                           spike_trains, use, watch)
+from snnkit.measures import (accuracy_interval, break_even, break_even_rate, confusion, costs, disagreements, energy,
+                             error_increment, fan_out, firing_rates, is_spikes, mcnemar, paired_interval,
+                             seed_interval, synaptic_ops, undisturbed)
 from snnkit.models import build, lenet, twin
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
@@ -28,7 +29,8 @@ def counts(draw):
 @st.composite
 def table(draw):
     "Images that only the first, only the second got right, and all."
-    n = draw(st.integers(1, 5000)); b = draw(st.integers(0, n))
+    n = draw(st.integers(1, 5000))
+    b = draw(st.integers(0, n))
     return b, draw(st.integers(0, n-b)), n
 
 # Wilson
@@ -61,11 +63,25 @@ def test_wilson_mirrors(kn, c):
 
 def test_wilson_known_values():
     "Newcombe 1998, table I, method 3."
-    for (k,n),ends in {(81, 263): (.2553, .3662), (15, 148): (.0624, .1605), (0, 20): (0, .1611), (1, 29): (.0061, .1718)}.items():
+    known = {(81, 263): (.2553, .3662), (15, 148): (.0624, .1605), (0, 20): (0, .1611), (1, 29): (.0061, .1718)}
+    for (k,n),ends in known.items():
         assert np.allclose(accuracy_interval(k, n), ends, atol=5e-5)
 
-@pytest.mark.parametrize('args,text', [((-1, 5), 'correct'), ((6, 5), 'correct'), ((0, 0), 'total'), ((2.5, 5), 'correct'), ((float('nan'), 5), 'correct'), (('5', 10), 'correct'), ((None, 10), 'correct'), (([5], 10), 'correct'), ((5, '10'), 'total'), ((True, 5), 'correct'),
-                                       ((1, 5, 0), 'confidence'), ((1, 5, 1), 'confidence'), ((1, 5, 95), 'confidence'), ((1, 5, -.1), 'confidence')])
+@pytest.mark.parametrize('args,text', [
+    ((-1, 5), 'correct'),
+    ((6, 5), 'correct'),
+    ((0, 0), 'total'),
+    ((2.5, 5), 'correct'),
+    ((float('nan'), 5), 'correct'),
+    (('5', 10), 'correct'),
+    ((None, 10), 'correct'),
+    (([5], 10), 'correct'),
+    ((5, '10'), 'total'),
+    ((True, 5), 'correct'),
+    ((1, 5, 0), 'confidence'),
+    ((1, 5, 1), 'confidence'),
+    ((1, 5, 95), 'confidence'),
+    ((1, 5, -.1), 'confidence')])
 def test_impossible_counts(args, text):
     with pytest.raises(ValueError, match=f'`{text}`'): accuracy_interval(*args)
 
@@ -88,9 +104,16 @@ def test_paired_shrinks_with_images_and_grows_with_disagreement(bcn):
     b,c,n = bcn
     width = np.diff(paired_interval(b, c, n))[0]
     assert np.diff(paired_interval(4*b, 4*c, 4*n))[0] < width
-    if b+c+2<=n and -1<paired_interval(b, c, n)[0] and paired_interval(b, c, n)[1]<1: assert np.diff(paired_interval(b+1, c+1, n))[0] > width
+    low,high = paired_interval(b, c, n)
+    inside = b+c+2<=n and -1<low and high<1
+    if inside: assert np.diff(paired_interval(b+1, c+1, n))[0] > width
 
-@pytest.mark.parametrize('pb,pc,n', [(.02, .005, 1000), (.005, .005, 1000), (.002, .001, 300), (.05, .02, 200), (.0, .0, 100)])
+@pytest.mark.parametrize('pb,pc,n', [
+    (.02, .005, 1000),
+    (.005, .005, 1000),
+    (.002, .001, 300),
+    (.05, .02, 200),
+    (.0, .0, 100)])
 def test_paired_coverage(pb, pc, n):
     "Never far below what it promises, at the rates of disagreement that good classifiers have."
     draws = np.random.default_rng(1).multinomial(n, [pb, pc, 1-pb-pc], 2000)
@@ -105,7 +128,8 @@ def test_increment_is_the_difference(n, seed):
     miss = lambda k: torch.where(torch.rand(n, generator=seeded(seed+k))<.8, y, (y+1)%10)
     s,a = evaluation(miss(1), y), evaluation(miss(2), y)
     d = error_increment(s, a)
-    assert math.isclose(d.points, 100*((a.predictions==y).double().mean()-(s.predictions==y).double().mean()).item(), abs_tol=1e-9)
+    def right(o): return (o.predictions==y).double().mean()
+    assert math.isclose(d.points, 100*(right(a)-right(s)).item(), abs_tol=1e-9)
     assert d.low<=d.points<=d.high
     assert np.allclose(error_increment(a, s), (-d.points, -d.high, -d.low))
     assert d==error_increment(s.predictions==y, a.predictions==y)
@@ -138,7 +162,14 @@ def test_mcnemar_is_the_sum_of_the_tails(bcn):
     assert p==pytest.approx(min(1, 2*sum(math.exp(log(k)) for k in range(max(b, c), m+1))), rel=1e-6, abs=1e-200)
     if m: assert mcnemar(*pair(b, c, m))==p # images on which they agree do not matter
 
-@pytest.mark.parametrize('b,c,p', [(0, 0, 1), (1, 0, 1), (5, 5, 1), (6, 0, .03125), (0, 10, .001953125), (8, 2, .109375), (9, 1, .021484375)])
+@pytest.mark.parametrize('b,c,p', [
+    (0, 0, 1),
+    (1, 0, 1),
+    (5, 5, 1),
+    (6, 0, .03125),
+    (0, 10, .001953125),
+    (8, 2, .109375),
+    (9, 1, .021484375)])
 def test_mcnemar_known_values(b, c, p): assert mcnemar(*pair(b, c, 20))==pytest.approx(p, rel=1e-12)
 
 @pytest.mark.parametrize('b,c', [(700, 800), (900, 800), (610, 600)])
@@ -152,7 +183,8 @@ def test_mcnemar_is_near_its_chi_squared(b, c):
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=12), conf, st.floats(-10, 10), st.floats(.1, 10))
 def test_seed_interval_moves_with_its_values(v, c, add, times):
     a,b = seed_interval(v, c),seed_interval([add+times*o for o in v], c)
-    assert a.mean==pytest.approx(np.mean(v), abs=1e-9) and a.sd==pytest.approx(pd.Series(v).std(), abs=1e-9) and a.low<=a.mean<=a.high
+    assert a.mean==pytest.approx(np.mean(v), abs=1e-9) and a.sd==pytest.approx(pd.Series(v).std(), abs=1e-9)
+    assert a.low<=a.mean<=a.high
     assert np.allclose(b, [add+times*a.mean, times*a.sd, add+times*a.low, add+times*a.high], atol=1e-6)
     assert np.allclose(seed_interval(v[::-1], c), a, atol=1e-9)
     if a.sd>1e-6: assert seed_interval(v, min(.9999, c+.0005)).high>a.high
@@ -181,7 +213,13 @@ def test_folds_overlap():
 
 def test_counts_of_torch_numpy_and_pandas_are_counts():
     want = accuracy_interval(3, 10)
-    for k,n in ((torch.tensor(3), 10), (np.int64(3), np.uint8(10)), (3., 10.), (np.float32(3), torch.tensor(10.)), (np.array(3), 10)):
+    alike = [
+        (torch.tensor(3), 10),
+        (np.int64(3), np.uint8(10)),
+        (3., 10.),
+        (np.float32(3), torch.tensor(10.)),
+        (np.array(3), 10)]
+    for k,n in alike:
         assert accuracy_interval(k, n)==want
     for bad in (True, np.bool_(True), torch.tensor(True), torch.tensor([3]), 3.5, np.float64(3.5), math.inf, 3+0j):
         with pytest.raises(ValueError, match='`correct` is'): accuracy_interval(bad, 10)
@@ -191,19 +229,39 @@ def test_heavy_libraries_wait_until_they_are_needed():
     p = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300)
     assert p.returncode==0 and not p.stdout.strip(), p.stdout+p.stderr
 
+def image(): return torch.ones(1, 1, 6, 6)
+
 odd_calls = {
-    'paired None': ('b', lambda: paired_interval(None, 1, 10)), 'paired True': ('c', lambda: paired_interval(1, True, 10)), 'paired text': ('total', lambda: paired_interval(1, 1, '10')),
-    'confidence None': ('confidence', lambda: accuracy_interval(1, 5, None)), 'confidence text': ('confidence', lambda: seed_interval([1, 2], '0.9')),
-    'values None': ('values', lambda: seed_interval(None)), 'values text': ('values', lambda: seed_interval(['a'])), 'values ragged': ('values', lambda: seed_interval([[1], [1, 2]])),
-    'evaluation None': ('an evaluation', lambda: error_increment(None, None)), 'evaluation text': ('an evaluation', lambda: mcnemar('ab', 'ab')), 'evaluation empty': ('an evaluation', lambda: mcnemar([], [])),
-    'confusion None': ('an evaluation', lambda: confusion(None, ['a'])), 'confusion bools': ('evaluation', lambda: confusion([True], ['a'])),
+    'paired None': ('b', lambda: paired_interval(None, 1, 10)),
+    'paired True': ('c', lambda: paired_interval(1, True, 10)),
+    'paired text': ('total', lambda: paired_interval(1, 1, '10')),
+    'confidence None': ('confidence', lambda: accuracy_interval(1, 5, None)),
+    'confidence text': ('confidence', lambda: seed_interval([1, 2], '0.9')),
+    'values None': ('values', lambda: seed_interval(None)),
+    'values text': ('values', lambda: seed_interval(['a'])),
+    'values ragged': ('values', lambda: seed_interval([[1], [1, 2]])),
+    'evaluation None': ('an evaluation', lambda: error_increment(None, None)),
+    'evaluation text': ('an evaluation', lambda: mcnemar('ab', 'ab')),
+    'evaluation empty': ('an evaluation', lambda: mcnemar([], [])),
+    'confusion None': ('an evaluation', lambda: confusion(None, ['a'])),
+    'confusion bools': ('evaluation', lambda: confusion([True], ['a'])),
     'confusion classes': ('classes', lambda: confusion(evaluation(torch.tensor([0]), torch.tensor([0])), 3)),
-    'rates of None': ('model', lambda: firing_rates(None, torch.ones(1, 2))), 'rates for None': ('images', lambda: firing_rates(small(), None)), 'rates for 3': ('images', lambda: firing_rates(small(), 3)),
-    'rates seed': ('seed', lambda: firing_rates(small(), torch.ones(1, 1, 6, 6), seed='a')), 'rates batch': ('batch_size', lambda: firing_rates(small(), torch.ones(1, 1, 6, 6), True)),
-    'ops of a function': ('model', lambda: synaptic_ops(len, torch.ones(1, 2))), 'ops seed': ('seed', lambda: synaptic_ops(small(), torch.ones(1, 1, 6, 6), seed=-1)), 'fan-out': ('layer', lambda: fan_out(nn.ReLU(), (3,))),
-    'spikes': ('x', lambda: is_spikes([0, 1])), 'energy None': ('ops', lambda: energy(None)), 'energy of another table': ('ops', lambda: energy(pd.DataFrame(dict(a=[1])))),
-    'energy count': ('count', lambda: energy(synaptic_ops(nn.Linear(2, 2), torch.ones(1, 2)), [])), 'mac': ('mac', lambda: break_even('4')), 'ac': ('ac', lambda: break_even(ac=None)),
-    'activity': ('activity', lambda: break_even(activity=True)), 'steps': ('num_steps', lambda: break_even_rate(None))}
+    'rates of None': ('model', lambda: firing_rates(None, torch.ones(1, 2))),
+    'rates for None': ('images', lambda: firing_rates(small(), None)),
+    'rates for 3': ('images', lambda: firing_rates(small(), 3)),
+    'rates seed': ('seed', lambda: firing_rates(small(), image(), seed='a')),
+    'rates batch': ('batch_size', lambda: firing_rates(small(), image(), True)),
+    'ops of a function': ('model', lambda: synaptic_ops(len, torch.ones(1, 2))),
+    'ops seed': ('seed', lambda: synaptic_ops(small(), image(), seed=-1)),
+    'fan-out': ('layer', lambda: fan_out(nn.ReLU(), (3,))),
+    'spikes': ('x', lambda: is_spikes([0, 1])),
+    'energy None': ('ops', lambda: energy(None)),
+    'energy of another table': ('ops', lambda: energy(pd.DataFrame(dict(a=[1])))),
+    'energy count': ('count', lambda: energy(synaptic_ops(nn.Linear(2, 2), torch.ones(1, 2)), [])),
+    'mac': ('mac', lambda: break_even('4')),
+    'ac': ('ac', lambda: break_even(ac=None)),
+    'activity': ('activity', lambda: break_even(activity=True)),
+    'steps': ('num_steps', lambda: break_even_rate(None))}
 
 @pytest.mark.parametrize('name', odd_calls)
 def test_odd_calls_are_told_by_name(name):
@@ -221,7 +279,8 @@ def test_confusion():
 
 def small(**kw):
     torch.manual_seed(0)
-    net = nn.Sequential(Poisson(7), Conv2d(1, 3, 3, padding=1), LIF(**kw), AvgPool2d(2), IF(), Dropout(.3), Flatten(), Linear(27, 5), LIF(), Linear(5, 4), Integrator())
+    first = Poisson(7),Conv2d(1, 3, 3, padding=1),LIF(**kw),AvgPool2d(2),IF(),Dropout(.3)
+    net = nn.Sequential(*first, Flatten(), Linear(27, 5), LIF(), Linear(5, 4), Integrator())
     for p in net.parameters(): nn.init.normal_(p, 0, .7)
     return net
 
@@ -230,11 +289,14 @@ def small(**kw):
 def test_rates_as_by_hand(n, batch_size, seed):
     net,x = small(), torch.rand(n, 1, 6, 6, generator=seeded(seed))
     r = firing_rates(net, x, batch_size, seed).set_index('layer')
-    assert list(r.index)==['0', '2', '4', '8'] and list(r.kind)==['Poisson', 'LIF', 'IF', 'LIF'] and list(r.neurons)==[36, 108, 27, 5]
+    assert list(r.index)==['0', '2', '4', '8'] and list(r.kind)==['Poisson', 'LIF', 'IF', 'LIF']
+    assert list(r.neurons)==[36, 108, 27, 5]
     assert r.rate.between(0, 1).all() and np.allclose(r.rate*r.neurons*7, r.spikes)
     if batch_size<n: return
     with undisturbed(net, seed): trains = spike_trains(net, x)
-    for name,s in trains.items(): assert r.rate[name]==pytest.approx(s.mean().item()) and r.spikes[name]==pytest.approx(s.sum().item()/n)
+    for name,s in trains.items():
+        assert r.rate[name]==pytest.approx(s.mean().item())
+        assert r.spikes[name]==pytest.approx(s.sum().item()/n)
 
 def test_a_data_set_is_as_good_as_its_images():
     net,x = small(), torch.rand(10, 1, 6, 6, generator=seeded(0))
@@ -245,12 +307,16 @@ def test_looking_leaves_no_trace(f):
     net,x = small().train(), torch.rand(6, 1, 6, 6, generator=seeded(0))
     net[5].eval()
     before = {k: v.clone() for k,v in net.state_dict().items()}
-    torch.manual_seed(3); want = torch.rand(4)
-    torch.manual_seed(3); a = f(net, x, 4); assert torch.rand(4).equal(want)
+    torch.manual_seed(3)
+    want = torch.rand(4)
+    torch.manual_seed(3)
+    a = f(net, x, 4)
+    assert torch.rand(4).equal(want)
     assert net.training and not net[5].training and net[2].training
     assert not any(m._forward_hooks for m in net.modules()) and all(p.grad is None for p in net.parameters())
     assert all(v.equal(before[k]) for k,v in net.state_dict().items())
-    torch.manual_seed(99); assert f(net, x, 4).equals(a)
+    torch.manual_seed(99)
+    assert f(net, x, 4).equals(a)
     net[3].forward = lambda x: 1/0
     with pytest.raises(ZeroDivisionError): f(net, x)
     assert net.training and not net[5].training and not any(m._forward_hooks for m in net.modules())
@@ -263,7 +329,8 @@ class Every(Neuron):
 
 def test_any_neuron_is_counted():
     r = firing_rates(nn.Sequential(Poisson(4), Every()), torch.ones(2, 3))
-    assert r.layer.tolist()==['0', '1'] and r.kind.tolist()==['Poisson', 'Every'] and r.rate.tolist()==[1, .5] and r.spikes.tolist()==[12, 6]
+    assert r.layer.tolist()==['0', '1'] and r.kind.tolist()==['Poisson', 'Every']
+    assert r.rate.tolist()==[1, .5] and r.spikes.tolist()==[12, 6]
 
 class Trains(TensorDataset):
     "Spike trains [T, C] that are batched along the second dimension."
@@ -275,9 +342,11 @@ def test_spike_trains_are_counted_an_image(batch_size):
     torch.manual_seed(0)
     x = (torch.rand(7, 5, 6, generator=seeded(0))<.4).float()
     net = nn.Sequential(Linear(6, 4), LIF(threshold=.2), Linear(4, 2), Integrator())
-    r,ops = firing_rates(net, Trains(x, torch.zeros(7)), batch_size),synaptic_ops(net, Trains(x, torch.zeros(7)), batch_size)
+    trains = Trains(x, torch.zeros(7))
+    r,ops = firing_rates(net, trains, batch_size),synaptic_ops(net, trains, batch_size)
     with torch.no_grad(): s = net[:2](x.transpose(0, 1))
-    assert r.neurons.tolist()==[4] and r.spikes[0]==pytest.approx(s.sum().item()/7) and r.rate[0]==pytest.approx(s.mean().item())
+    assert r.neurons.tolist()==[4]
+    assert r.spikes[0]==pytest.approx(s.sum().item()/7) and r.rate[0]==pytest.approx(s.mean().item())
     assert ops.steps.tolist()==[5, 5] and ops.dense.tolist()==[5*24, 5*8] and ops.operation.tolist()==['AC', 'AC']
     assert ops.effective.tolist()==pytest.approx([4*x.sum().item()/7, 2*s.sum().item()/7])
 
@@ -299,9 +368,12 @@ def test_signed_and_silent_trains():
 def test_a_layer_used_twice_counts_twice():
     class Twice(nn.Module):
         def __init__(self):
-            super().__init__(); self.enc,self.fire,self.fc = Poisson(4), LIF(threshold=.5), Linear(3, 3)
+            super().__init__()
+            self.enc,self.fire,self.fc = Poisson(4),LIF(threshold=.5),Linear(3, 3)
         def forward(self, x): return self.fire(self.fc(self.fire(self.enc(x))))
-    net = Twice(); nn.init.ones_(net.fc.weight); nn.init.zeros_(net.fc.bias)
+    net = Twice()
+    nn.init.ones_(net.fc.weight)
+    nn.init.zeros_(net.fc.bias)
     r = firing_rates(net, torch.ones(2, 3)).set_index('layer')
     assert r.neurons.to_dict()==dict(enc=3, fire=6) and r.rate.to_dict()==dict(enc=1, fire=1)
 
@@ -310,8 +382,10 @@ def test_both_in_one_pass(batch_size):
     "What is counted together is what each counts alone, of networks that fire and of those that do not."
     x = torch.rand(9, 1, 6, 6, generator=seeded(0))
     both = costs(small(), x, batch_size, seed=3)
-    assert both.rates.equals(firing_rates(small(), x, batch_size, 3)) and both.ops.equals(synaptic_ops(small(), x, batch_size, 3))
-    ann = twin(small()); both = costs(ann, x, batch_size)
+    assert both.rates.equals(firing_rates(small(), x, batch_size, 3))
+    assert both.ops.equals(synaptic_ops(small(), x, batch_size, 3))
+    ann = twin(small())
+    both = costs(ann, x, batch_size)
     assert both.rates is None and both.ops.equals(synaptic_ops(ann, x, batch_size))
 
 @pytest.mark.parametrize('f', [firing_rates, synaptic_ops, costs])
@@ -322,7 +396,8 @@ def test_bad_arguments(f):
     with pytest.raises(ValueError, match='`model` has no'): f(nn.Sequential(nn.ReLU()), x)
 
 def test_what_a_spike_train_is():
-    assert is_spikes(torch.tensor([0., 1, -1])) and not is_spikes(torch.tensor([0., 1, .5])) and not is_spikes(torch.tensor([0., float('nan')]))
+    assert is_spikes(torch.tensor([0., 1, -1]))
+    for odd in ([0., 1, .5], [0., float('nan')]): assert not is_spikes(torch.tensor(odd))
 
 # Operations
 
@@ -337,7 +412,13 @@ def conv_by_hand(conv, x):
     return n
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(st.integers(1, 3), st.integers(1, 2), st.integers(0, 2), st.integers(1, 2), st.sampled_from([1, 2]), st.integers(0, 99))
+@given(
+    k=st.integers(1, 3),
+    stride=st.integers(1, 2),
+    padding=st.integers(0, 2),
+    dilation=st.integers(1, 2),
+    groups=st.sampled_from([1, 2]),
+    seed=st.integers(0, 99))
 def test_ops_of_convolutions_as_by_hand(k, stride, padding, dilation, groups, seed):
     torch.manual_seed(seed)
     x = torch.rand(2, 2, 5, 6)-.4
@@ -358,7 +439,8 @@ def test_ops_of_linear_layers_as_by_hand(i, o, seed):
     fc,x = nn.Linear(i, o), torch.randn(3, i).relu()
     fc.weight.data[torch.rand(o, i)<.3] = 0
     r = synaptic_ops(fc, x, 2).loc[0]
-    assert r.dense==i*o and r.effective==pytest.approx(sum(bool(fc.weight[b,a]!=0 and v[a]!=0) for v in x for a in range(i) for b in range(o))/3)
+    pairs = sum(bool(fc.weight[b,a]!=0 and v[a]!=0) for v in x for a in range(i) for b in range(o))
+    assert r.dense==i*o and r.effective==pytest.approx(pairs/3)
     r = synaptic_ops(nn.Sequential(Poisson(5), nn.Sequential(Linear(i, o))), torch.ones(3, i)).loc[0]
     assert (r.layer, r.operation, r.dense, r.effective, r.activity)==('1.0', 'AC', 5*i*o, 5*i*o, 1)
 
@@ -371,9 +453,11 @@ def test_one_analog_value_makes_it_multiply():
     assert synaptic_ops(nn.Linear(4, 2), x, 2).operation[0]=='AC'
     x[3, 3] = .5
     assert synaptic_ops(nn.Linear(4, 2), x, 2).operation[0]=='MAC'
+    gray = torch.full((3, 1, 4, 4), .5)
     net = nn.Sequential(Poisson(5), AvgPool2d(2), Conv2d(1, 2, 1), LIF(), Flatten(), Linear(8, 2))
-    assert synaptic_ops(net, torch.full((3, 1, 4, 4), .5)).operation.tolist()==['MAC', 'AC']
-    assert synaptic_ops(nn.Sequential(Direct(2), Flatten(), Linear(16, 2)), torch.full((3, 1, 4, 4), .5)).operation.tolist()==['MAC']
+    assert synaptic_ops(net, gray).operation.tolist()==['MAC', 'AC']
+    net = nn.Sequential(Direct(2), Flatten(), Linear(16, 2))
+    assert synaptic_ops(net, gray).operation.tolist()==['MAC']
 
 def test_lenet_and_its_twin():
     torch.manual_seed(0)
@@ -381,7 +465,8 @@ def test_lenet_and_its_twin():
     macs = [28*28*20*25, 14*14*50*20*25, 2450*200, 2000]
     s,a = synaptic_ops(net, x), synaptic_ops(twin(net), x)
     assert a.dense.tolist()==macs and s.dense.tolist()==[5*o for o in macs] and sum(macs)==5_784_000
-    assert s.operation.tolist()==['AC']*4 and a.operation.tolist()==['MAC']*4 and s.layer.tolist()==['conv1', 'conv2', 'fc1', 'fc2']
+    assert s.operation.tolist()==['AC']*4 and a.operation.tolist()==['MAC']*4
+    assert s.layer.tolist()==['conv1', 'conv2', 'fc1', 'fc2']
     assert (s.effective<=s.dense).all() and (a.effective<=a.dense).all()
     r = firing_rates(net, x).set_index('layer')
     assert s.effective[2]==pytest.approx(200*r.spikes.if2) and s.effective[3]==pytest.approx(10*r.spikes.lif3)
@@ -417,11 +502,20 @@ def test_a_layer_wins_below_the_break_even(T, p, lit, seed):
         assert (ratio<1)==(s.activity[0]<break_even_rate(T, activity=act))
 
 def test_break_even_known_values():
-    assert break_even()==pytest.approx(5.11, abs=.002) and break_even(activity=.5)==pytest.approx(2.56, abs=.005) and break_even(activity=0)==0
+    assert break_even()==pytest.approx(5.11, abs=.002) and break_even(activity=0)==0
+    assert break_even(activity=.5)==pytest.approx(2.56, abs=.005)
     assert break_even_rate(100)==pytest.approx(.0511, abs=1e-4) and break_even_rate(5)>1>break_even_rate(6)
     assert break_even(.23, .03)==pytest.approx(7.67, abs=.01) # 8-bit integers
 
-@pytest.mark.parametrize('kw', [dict(mac=0), dict(mac=-4.6), dict(ac=0), dict(ac=math.inf), dict(ac=math.nan), dict(activity=-.1), dict(activity=1.1), dict(activity=math.nan)])
+@pytest.mark.parametrize('kw', [
+    dict(mac=0),
+    dict(mac=-4.6),
+    dict(ac=0),
+    dict(ac=math.inf),
+    dict(ac=math.nan),
+    dict(activity=-.1),
+    dict(activity=1.1),
+    dict(activity=math.nan)])
 def test_break_even_refuses(kw):
     for f in (break_even, lambda **kw: break_even_rate(10, **kw)):
         with pytest.raises(ValueError, match=f'`{[*kw][0]}` is'): f(**kw)
@@ -430,15 +524,17 @@ def test_break_even_refuses(kw):
 # NeuroBench
 
 def neurobench(net, x):
-    "The operations per image that NeuroBench counts in `net`, a torch module or one of ours, whose layers it gets to hear step by step."
-    pytest.importorskip('neurobench', reason='neurobench is not installed; `pip install snnkit[dev]` brings it', exc_type=ImportError)
+    "The operations per image that NeuroBench counts in `net`, torch's or ours, whose layers it hears step by step."
+    missing = 'neurobench is not installed; `pip install snnkit[dev]` brings it'
+    pytest.importorskip('neurobench', reason=missing, exc_type=ImportError)
     from neurobench.benchmarks import Benchmark
     from neurobench.metrics.workload import SynapticOperations
     from neurobench.models import NeuroBenchModel, TorchModel
     class StepByStep(NeuroBenchModel):
         def __init__(self):
             super().__init__()
-            self.layers = nn.ModuleDict({n.replace('.', '_'): twin(m) for n,m in net.named_modules() if isinstance(m, (Conv2d, Linear))})
+            synapses = {n: m for n,m in net.named_modules() if isinstance(m, (Conv2d, Linear))}
+            self.layers = nn.ModuleDict({n.replace('.', '_'): twin(m) for n,m in synapses.items()})
         def __net__(self): return self.layers
         def __call__(self, x):
             with undisturbed(net, 0), watch(net, self.step_by_step, (Conv2d, Linear)): return net(x)
@@ -446,7 +542,9 @@ def neurobench(net, x):
             for o in x: self.layers[name.replace('.', '_')](o)
     spiking = any(isinstance(m, (Conv2d, Linear)) for m in net.modules())
     loader = DataLoader(TensorDataset(x, torch.zeros(len(x))), len(x))
-    return Benchmark(StepByStep() if spiking else TorchModel(net), loader, [], [], [[], [SynapticOperations]]).run(quiet=True)['SynapticOperations']
+    counted = StepByStep() if spiking else TorchModel(net)
+    found = Benchmark(counted, loader, [], [], [[], [SynapticOperations]]).run(quiet=True)
+    return found['SynapticOperations']
 
 def assert_counts_as_neurobench(net, x):
     "Doubles, for sums of millions without rounding."
@@ -454,12 +552,14 @@ def assert_counts_as_neurobench(net, x):
     with use('torch'): theirs,ours = neurobench(net, x),synaptic_ops(net, x)
     assert (ours.activity>0).all() # every layer has something to do
     met = ours.groupby('operation').effective.sum()
-    assert {o: met.get(o, 0) for o in ('AC', 'MAC')}==pytest.approx(dict(AC=theirs['Effective_ACs'], MAC=theirs['Effective_MACs']), rel=1e-12)
+    want = dict(AC=theirs['Effective_ACs'], MAC=theirs['Effective_MACs'])
+    assert {o: met.get(o, 0) for o in want}==pytest.approx(want, rel=1e-12)
     return ours,theirs['Dense']
 
 def model(name, **kw):
     torch.manual_seed(0)
-    sizes = dict(efficientnet=dict(width=.25, depth=.3, norm=None, kappa=20.), lenet=dict(kappa=8.)) # large weights, for every layer to fire
+    # large weights, for every layer to fire
+    sizes = dict(efficientnet=dict(width=.25, depth=.3, norm=None, kappa=20.), lenet=dict(kappa=8.))
     return build(name, num_steps=6, **sizes.get(name, dict(width=16, kappa=8.)), **kw)
 
 @pytest.mark.parametrize('name', ['lenet', 'vgg9', 'resnet11', 'efficientnet'])
@@ -470,13 +570,15 @@ def test_models_count_as_neurobench(name, encoder):
     x = torch.rand(2, c, size, size, generator=seeded(0))
     for o in (net, twin(net)):
         ours,dense = assert_counts_as_neurobench(o, x)
-        assert (ours.effective/ours.activity).sum()==pytest.approx(dense, rel=1e-8)    # NeuroBench's dense count is without the padding
+        assert (ours.effective/ours.activity).sum()==pytest.approx(dense, rel=1e-8) # NeuroBench's has no padding
         assert dense<ours.dense.sum()
-    assert set(synaptic_ops(net, x.double()).operation)==({'AC', 'MAC'} if encoder=='direct' or name=='efficientnet' else {'AC'}) # between its blocks go currents
+    mixed = encoder=='direct' or name=='efficientnet'     # between its blocks go currents
+    assert set(synaptic_ops(net, x.double()).operation)==({'AC', 'MAC'} if mixed else {'AC'})
 
 def test_without_padding_dense_is_as_neurobench():
     torch.manual_seed(0)
-    net = nn.Sequential(Poisson(3), Conv2d(2, 4, 3, stride=2), LIF(threshold=.2), AvgPool2d(2), Flatten(), Linear(16, 3), Integrator())
+    first = Poisson(3),Conv2d(2, 4, 3, stride=2),LIF(threshold=.2),AvgPool2d(2)
+    net = nn.Sequential(*first, Flatten(), Linear(16, 3), Integrator())
     x = 2*torch.rand(5, 2, 9, 9, generator=seeded(0))-1
     for o in (net, twin(net)):
         ours,dense = assert_counts_as_neurobench(o, x)

@@ -3,11 +3,17 @@ import math
 
 import pytest, torch
 from hypothesis import given, settings, strategies as st
-from snnkit.neuron import charge_time, fi_curve, leak_to_tau, membrane_step, plot_trace, simulate, sines, tau_to_leak, time_grid
+from snnkit.neuron import (charge_time, fi_curve, leak_to_tau, membrane_step, plot_trace, simulate, sines, tau_to_leak,
+                           time_grid)
 
 few = settings(max_examples=40, deadline=None, derandomize=True)
 num = lambda lo,hi: st.floats(lo, hi, allow_nan=False)
-neuron = st.fixed_dictionaries(dict(dt=num(.05, 2.), tau=num(.5, 100.), resistance=num(.1, 20.), rest=num(-70., 5.), refractory=num(0., 12.)))
+neuron = st.fixed_dictionaries(dict(
+    dt=num(.05, 2.),
+    tau=num(.5, 100.),
+    resistance=num(.1, 20.),
+    rest=num(-70., 5.),
+    refractory=num(0., 12.)))
 
 def const(i, steps): return torch.full((steps,), i, dtype=torch.float64)
 def noise(seed, *shape): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -54,7 +60,8 @@ def test_a_batch_is_each_neuron_alone(kw, seed, shape):
     assert many.potential.shape==i.shape and len(many.spike_times)==math.prod(shape)
     for n,x in enumerate(i.flatten(1).T):
         one = simulate(x, threshold=kw['rest']+1, **kw)
-        assert torch.equal(one.potential, many.potential.flatten(1)[:,n]) and torch.equal(one.spike_times, many.spike_times[n])
+        assert torch.equal(one.potential, many.potential.flatten(1)[:,n])
+        assert torch.equal(one.spike_times, many.spike_times[n])
 
 @few
 @given(neuron, st.integers(1, 50))
@@ -108,27 +115,45 @@ def test_dtype_follows_input(dtype):
     tr = simulate(torch.full((60,), 2., dtype=dtype), dt=1.)
     assert tr.time.dtype==tr.potential.dtype==tr.spike_times.dtype==dtype and len(tr.spike_times)==8
 
-@pytest.mark.parametrize('dt,ref,steps', [(.1, .3, 3), (.3, .9, 3), (.25, 5., 20), (.7, 1., 1), (1., .4, 0), (.1, .7, 7)])
+@pytest.mark.parametrize('dt,ref,steps', [
+    (.1, .3, 3),
+    (.3, .9, 3),
+    (.25, 5., 20),
+    (.7, 1., 1),
+    (1., .4, 0),
+    (.1, .7, 7)])
 def test_refractory_is_rounded_to_the_nearest_step(dt, ref, steps):
     u = simulate(const(1e4, 40), dt=dt, refractory=ref).potential
     assert (u>1).nonzero()[:,0].diff().unique().tolist()==[steps+1]
 
 odd = [None, 'x', True, math.nan, [], object(), torch.tensor(1.)]
 
-@pytest.mark.parametrize('f', [simulate, lambda i, **kw: fi_curve(i, **{k: v for k,v in kw.items() if k!='dt'} or dict(tau=None)),
-                               lambda i, **kw: charge_time(i, **{k: v for k,v in kw.items() if k not in ('dt', 'refractory')} or dict(tau=None))])
+def without(kw, *names):
+    "What else is in `kw`, or another odd argument"
+    return {k: v for k,v in kw.items() if k not in names} or dict(tau=None)
+
+@pytest.mark.parametrize('f', [
+    simulate,
+    lambda i, **kw: fi_curve(i, **without(kw, 'dt')),
+    lambda i, **kw: charge_time(i, **without(kw, 'dt', 'refractory'))])
 @pytest.mark.parametrize('name', ['dt', 'tau', 'resistance', 'threshold', 'rest', 'refractory'])
 def test_odd_neurons(f, name):
     for o in odd + [-1]*(name not in ('threshold', 'rest')):
-        with pytest.raises(ValueError, match='`(dt|tau|resistance|threshold|rest|refractory)` is'): f(const(1., 3), **{name: o})
+        with pytest.raises(ValueError, match='`(dt|tau|resistance|threshold|rest|refractory)` is'):
+            f(const(1., 3), **{name: o})
 
 @pytest.mark.parametrize('f', [simulate, charge_time, fi_curve, lambda i: plot_trace(i, None)])
 def test_odd_currents(f):
     for o in (None, 'x', True, 3, [1.], torch.ones(3).long(), torch.full((3,), math.nan)):
         with pytest.raises(ValueError, match='`current`'): f(o)
 
-@pytest.mark.parametrize('f,name', [(lambda o: tau_to_leak(o), 'tau'), (lambda o: tau_to_leak(1., o), 'dt'), (lambda o: leak_to_tau(o), 'leak'),
-                                    (lambda o: leak_to_tau(.9, o), 'dt'), (lambda o: time_grid(o), 'duration'), (lambda o: time_grid(9., o), 'dt')])
+@pytest.mark.parametrize('f,name', [
+    (lambda o: tau_to_leak(o), 'tau'),
+    (lambda o: tau_to_leak(1., o), 'dt'),
+    (lambda o: leak_to_tau(o), 'leak'),
+    (lambda o: leak_to_tau(.9, o), 'dt'),
+    (lambda o: time_grid(o), 'duration'),
+    (lambda o: time_grid(9., o), 'dt')])
 def test_odd_numbers(f, name):
     for o in odd + [-1, 0]:
         with pytest.raises(ValueError, match=f'`{name}`'): f(o)

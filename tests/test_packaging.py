@@ -1,4 +1,5 @@
-"What a user gets from PyPI: the sdist and the wheel made from it, every requirement and command, and that it works where nothing else is installed."
+"""What a user gets from PyPI: the sdist and the wheel made from it, every requirement and command, and that it works
+where nothing else is installed."""
 import ast,os,subprocess,sys,tarfile
 from configparser import ConfigParser
 from email import message_from_bytes
@@ -22,7 +23,8 @@ def built(tmp_path_factory):
     "A folder with the sdist, and the wheel that was built from the sdist and nothing else"
     out = tmp_path_factory.mktemp('dist')
     with project_copy() as d:
-        r = subprocess.run([sys.executable, '-m', 'build', '--no-isolation', '--outdir', out, d], capture_output=True, text=True)
+        build = [sys.executable, '-m', 'build', '--no-isolation', '--outdir', out, d]
+        r = subprocess.run(build, capture_output=True, text=True)
     assert r.returncode == 0, r.stdout + r.stderr
     return out
 
@@ -45,9 +47,9 @@ def settings():
 @pytest.mark.parametrize('extra', ['', 'lab', 'dev', 'peers'])
 def test_requirements(meta, settings, extra):
     want = {Requirement(o) for o in settings[f'{extra}_requirements'.strip('_')].splitlines() if o.strip()}
-    have = map(Requirement, meta.get_all('Requires-Dist'))
     ours = f'extra == "{extra}"'
-    have = [o for o in have if str(o.marker).endswith(ours)] if extra else [o for o in have if 'extra' not in str(o.marker)]
+    def is_ours(o): return str(o.marker).endswith(ours) if extra else 'extra' not in str(o.marker)
+    have = filter(is_ours, map(Requirement, meta.get_all('Requires-Dist')))
     marker = lambda o: f'{o.marker} and {ours}' if extra and o.marker else ours if extra else str(o.marker)
     assert {(o.name, o.specifier, str(o.marker)) for o in have} == {(o.name, o.specifier, marker(o)) for o in want}
 
@@ -56,7 +58,8 @@ def test_facts(meta, settings):
     assert set(meta.get_all('Provides-Extra')) == {'lab', 'dev', 'peers'}
     assert any(o.startswith('Development Status') for o in meta.get_all('Classifier'))
     assert any(o.startswith('Intended Audience') for o in meta.get_all('Classifier'))
-    pythons = [o.split(' :: ')[-1] for o in meta.get_all('Classifier') if o.startswith('Programming Language :: Python')]
+    language = 'Programming Language :: Python'
+    pythons = [o.split(' :: ')[-1] for o in meta.get_all('Classifier') if o.startswith(language)]
     assert pythons == ['3', *settings['pythons'].split()] and len(pythons)>1
     assert meta.get_payload(decode=True).decode().strip() == (root/'README.md').read_text(encoding='utf-8').strip()
 
@@ -73,10 +76,16 @@ def listed(settings, *keys):
     "The packages that the lists `keys` of settings.ini name, written as PyPI does"
     return {canonicalize_name(Requirement(o).name) for k in keys for o in settings[k].splitlines() if o.strip()}
 
+def sources(node):
+    "The modules from which the syntax `node` imports, by their full names"
+    if isinstance(node, ast.Import): return [o.name for o in node.names]
+    if isinstance(node, ast.ImportFrom) and not node.level: return [node.module]
+    return []
+
 def imported():
     "The packages from which a module of snnkit imports anything, even where it does so only when that is needed"
-    names = {n for p in (root/'snnkit').rglob('*.py') for o in ast.walk(ast.parse(p.read_text(encoding='utf-8')))
-             for n in ([a.name for a in o.names] if isinstance(o, ast.Import) else [o.module] if isinstance(o, ast.ImportFrom) and not o.level else [])}
+    trees = [ast.parse(p.read_text(encoding='utf-8')) for p in (root/'snnkit').rglob('*.py')]
+    names = {n for tree in trees for o in ast.walk(tree) for n in sources(o)}
     tops = {o.split('.')[0] for o in names} - sys.stdlib_module_names - {'snnkit'}
     known = packages_distributions()
     missing = tops - known.keys() - {'triton', 'spikingjelly', 'norse'} # of which not every Python and system has one
@@ -101,7 +110,8 @@ def test_colab_is_known_by_its_releases(settings):
     "Numba's is too old, so pip has to replace it; numpy and torch are new enough, so they stay"
     have = {canonicalize_name(n): v for n,v in (o.split('==') for o in in_colab)}
     assert listed(settings, 'requirements') <= have.keys()
-    old = {r.name for r in map(Requirement, settings['requirements'].split()) if not r.specifier.contains(have[canonicalize_name(r.name)])}
+    def is_too_old(r): return not r.specifier.contains(have[canonicalize_name(r.name)])
+    old = {r.name for r in map(Requirement, settings['requirements'].split()) if is_too_old(r)}
     assert {'numba', 'llvmlite'} <= old <= {'numba', 'llvmlite', 'fastcore'}
 
 def test_entry_points(wheel):
@@ -120,20 +130,23 @@ def test_files(wheel, built):
     made = {k: v for k,v in contents(wheel).items() if '.dist-info' not in k}
     ours = packed(root/'snnkit', '**/*') + packed(root/'results', '*.jsonl')
     assert made == {f"snnkit/{p.relative_to(root).as_posix().removeprefix('snnkit/')}": p.read_bytes() for p in ours}
-    assert {'snnkit/py.typed', 'snnkit/weights/lenet-digits-snn.safetensors', 'snnkit/results/ablation-digits.jsonl'} <= set(made)
+    some = {'snnkit/py.typed', 'snnkit/weights/lenet-digits-snn.safetensors', 'snnkit/results/ablation-digits.jsonl'}
+    assert some <= set(made)
     sdist = {o.partition('/')[2] for o in tarfile.open(next(built.glob('*.tar.gz'))).getnames()}
     assert {'settings.ini', 'CHANGELOG.md', 'CITATION.cff', 'LICENSE'} <= sdist
 
 def test_subpackages_and_data_are_packed(tmp_path):
     "A folder of modules, and one of data with its source and licence, are in the wheel."
+    modules = 'room/__init__.py', 'room/inner/__init__.py', 'room/door.py'
+    added = *modules, 'stuff/data.npz', 'stuff/LICENSE', 'stuff/README.md'
     with project_copy() as d:
-        for o in 'room/__init__.py', 'room/inner/__init__.py', 'room/door.py', 'stuff/data.npz', 'stuff/LICENSE', 'stuff/README.md':
+        for o in added:
             (d/'snnkit'/o).parent.mkdir(parents=True, exist_ok=True)
             (d/'snnkit'/o).write_text('')
         (d/'snnkit/room/__pycache__').mkdir()
         (d/'snnkit/room/__pycache__/door.pyc').write_text('')
         names = set(ZipFile(build_wheel(d)).namelist())
-    want = {f'snnkit/{o}' for o in ('room/__init__.py', 'room/inner/__init__.py', 'room/door.py', 'stuff/data.npz', 'stuff/LICENSE', 'stuff/README.md')}
+    want = {f'snnkit/{o}' for o in added}
     assert want <= names and not [o for o in names if '__pycache__' in o]
 
 def test_sdist_builds_the_same_wheel_as_the_project(wheel):
@@ -146,10 +159,11 @@ def home(tmp_path_factory): return tmp_path_factory.mktemp('home')
 
 @pytest.fixture
 def call(home, tmp_path):
-    "Runs a command of the folder `bin` for a user of whom nothing is known, far from the project, and gives what it prints"
+    "Runs a command of the folder `bin` for a user of whom nothing is known, far from the project; gives what it prints"
     env = {k: v for k,v in os.environ.items() if not k.startswith(private)} | dict(HOME=str(home))
     def call(bin, command, *args):
-        p = subprocess.run([bin/command, *map(str, args)], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+        cmd = [bin/command, *map(str, args)]
+        p = subprocess.run(cmd, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
         assert p.returncode == 0 and 'Traceback' not in p.stderr, p.stdout + p.stderr
         return p.stdout
     return call
@@ -160,9 +174,11 @@ def user(built, tmp_path_factory):
     return environment(tmp_path_factory.mktemp('user')/'env', next(built.glob('*.whl'))).parent
 
 def test_every_module_is_there(call, user, wheel):
-    mods = [o.removesuffix('.py').removesuffix('/__init__').replace('/', '.') for o in wheel.namelist() if o.endswith('.py')]
+    files = [o.removesuffix('.py') for o in wheel.namelist() if o.endswith('.py')]
+    mods = [o.removesuffix('/__init__').replace('/', '.') for o in files]
     call(user, 'python', '-c', f"""if 1:
-        import sys; from importlib import import_module
+        import sys
+        from importlib import import_module
         for o in {mods}:
             try: assert import_module(o).__file__.startswith(sys.prefix)
             except ModuleNotFoundError as e:
@@ -180,13 +196,15 @@ def test_train(call, user, tmp_path):
     assert 'of 1,000 test images' in text and (tmp_path/'out/train/result.json').exists()
 
 def test_bench(call, user, tmp_path):
-    call(user, 'snnkit-bench', *'--libraries snnkit --data digits --num-steps 4 --batch-size 2 --threads 1 --runs 1 --steps 1'.split())
+    options = '--libraries snnkit --data digits --num-steps 4 --batch-size 2 --threads 1 --runs 1 --steps 1'
+    call(user, 'snnkit-bench', *options.split())
     assert Image.open(tmp_path/'out/bench/bench.png').size[0] > 200
 
 @pytest.fixture
 def records(call):
     "The keys of the records that an installation with the commands `bin` finds in an empty folder"
-    def records(bin): return call(bin, 'python', '-c', 'from snnkit.experiments import Store; print(*Store().read())').split()
+    code = 'from snnkit.experiments import Store; print(*Store().read())'
+    def records(bin): return call(bin, 'python', '-c', code).split()
     return records
 
 def test_records_are_in_the_wheel(call, records, user, home):
@@ -200,7 +218,9 @@ def test_installed_in_place(call, records, built, tmp_path):
     with project_copy() as d:
         (d/'snnkit/room').mkdir()
         (d/'snnkit/room/__init__.py').write_text('')
-        run([sys.executable, '-m', 'pip', '--python', py, 'install', '-q', '--no-deps', '--no-index', '--no-build-isolation', '-e', d], d)
+        pip = [sys.executable, '-m', 'pip', '--python', py, 'install', '-q']
+        run([*pip, '--no-deps', '--no-index', '--no-build-isolation', '-e', d], d)
         assert records(py.parent) == list(Store(root/'results').read())
-        assert call(py.parent, 'python', '-c', 'import snnkit; print(snnkit.__file__)').strip() == str(d/'snnkit/__init__.py')
-        assert call(py.parent, 'python', '-c', 'import snnkit.room; print(snnkit.room.__file__)').strip() == str(d/'snnkit/room/__init__.py')
+        def file(mod): return call(py.parent, 'python', '-c', f'import {mod}; print({mod}.__file__)').strip()
+        assert file('snnkit') == str(d/'snnkit/__init__.py')
+        assert file('snnkit.room') == str(d/'snnkit/room/__init__.py')

@@ -3,7 +3,8 @@ import pytest, torch
 from snnkit.core import seeded
 from snnkit.spikebp import lif
 
-currents = torch.randn(60, 8, 40, generator=seeded(0), dtype=torch.float64)*.5 + .1   # doubles: a tie with the threshold is then out of the question
+# Doubles: a tie with the threshold is then out of the question
+currents = torch.randn(60, 8, 40, generator=seeded(0), dtype=torch.float64)*.5 + .1
 
 def peer(name):
     why = f'{name} is not installed; `pip install snnkit[peers]` brings it'
@@ -19,7 +20,8 @@ def assert_fires_alike(s, x=currents, **kw):
 def test_spikingjelly_lif(leak, reset):
     peer('spikingjelly')
     from spikingjelly.activation_based.neuron import LIFNode
-    node = LIFNode(tau=1/(1-leak), decay_input=False, v_threshold=1., v_reset=0. if reset=='zero' else None, step_mode='m').double()
+    v_reset = 0. if reset=='zero' else None
+    node = LIFNode(tau=1/(1-leak), decay_input=False, v_threshold=1., v_reset=v_reset, step_mode='m').double()
     assert_fires_alike(node(currents).detach(), leak=leak, reset=reset)
 
 @pytest.mark.parametrize('reset', ['zero', 'subtract'])
@@ -32,9 +34,10 @@ def test_spikingjelly_if(reset):
 @pytest.mark.parametrize('leak', [.99, .9, .5])
 @pytest.mark.parametrize('reset', ['zero', 'subtract'])
 def test_snntorch_leaky(leak, reset):
-    "snnTorch subtracts once more in the next step where more than a threshold was left over, so the currents stay below that"
+    "Where more than a threshold is left over, snnTorch subtracts again in the next step: the currents stay below that"
     snn,x = peer('snntorch'),currents.clamp(max=.9)
-    cell = snn.Leaky(beta=torch.tensor(leak, dtype=torch.float64), threshold=1., reset_mechanism=reset, reset_delay=False).double()
+    beta = torch.tensor(leak, dtype=torch.float64)
+    cell = snn.Leaky(beta=beta, threshold=1., reset_mechanism=reset, reset_delay=False).double()
     mem,out = torch.zeros_like(x[0]),[]
     for x_t in x:
         s,mem = cell(x_t, mem)

@@ -7,19 +7,25 @@ from snnkit.core import seeded
 from snnkit.encoding import poisson
 from snnkit.models import lenet
 from snnkit.layers import LIF
-from snnkit.spikebp import by_charge, fire, integrate, leak_correction, lif, lif_autograd, lif_step, membrane, surrogates
+from snnkit.spikebp import (by_charge, fire, integrate, leak_correction, lif, lif_autograd, lif_step, membrane,
+                            surrogates)
 
 grads = 'spike_bp', 'straight_through', *surrogates
 few = settings(max_examples=60, deadline=None, derandomize=True)
-neurons = st.fixed_dictionaries(dict(leak=st.one_of(st.just(1.), st.floats(.3, 1)), threshold=st.floats(.2, 3), reset=st.sampled_from(['zero', 'subtract']),
-                                     refractory=st.integers(0, 5), grad=st.sampled_from(grads)))
+options = dict(
+    leak=st.one_of(st.just(1.), st.floats(.3, 1)),
+    threshold=st.floats(.2, 3),
+    reset=st.sampled_from(['zero', 'subtract']))
+neurons = st.fixed_dictionaries(options | dict(refractory=st.integers(0, 5), grad=st.sampled_from(grads)))
 shapes = st.lists(st.integers(1, 5), min_size=0, max_size=4)
 
-def currents(T, shape, seed, scale=1.): return torch.randn(T, *shape, generator=seeded('x', seed), dtype=torch.float64)*scale + .2
+def currents(T, shape, seed, scale=1.):
+    return torch.randn(T, *shape, generator=seeded('x', seed), dtype=torch.float64)*scale + .2
 
 def gradient(f, x, g, **kw):
     x = x.clone().requires_grad_()
-    s = f(x, **kw); s.backward(g)
+    s = f(x, **kw)
+    s.backward(g)
     return s.detach(), x.grad
 
 def assert_close(a, b, rel=1e-5):
@@ -47,17 +53,22 @@ def test_pooling_neuron_equals_autograd_of_the_loop(T, shape, seed, threshold):
 @pytest.mark.parametrize('refractory', [0, 2])
 def test_whole_lenet_equals_autograd_of_the_loop(monkeypatch, grad, reset, refractory):
     torch.manual_seed(0)
-    net = lenet(num_classes=3, image_size=12, num_steps=20, kappa=8., leak=.9, grad=grad, reset=reset, refractory=refractory).double()
+    kw = dict(leak=.9, grad=grad, reset=reset, refractory=refractory)
+    net = lenet(num_classes=3, image_size=12, num_steps=20, kappa=8., **kw).double()
     x = torch.rand(4, 1, 12, 12, generator=seeded(1), dtype=torch.float64)
     def run():
-        torch.manual_seed(2); net.zero_grad()
-        y = net(x); (y-torch.eye(4, 3)).pow(2).sum().backward()
+        torch.manual_seed(2)
+        net.zero_grad()
+        y = net(x)
+        (y-torch.eye(4, 3)).pow(2).sum().backward()
         return y.detach(), [p.grad.clone() for p in net.parameters()]
     y,fast = run()
     monkeypatch.setattr(layers, 'lif', lif_autograd)
     y2,slow = run()
     assert torch.allclose(y, y2, rtol=1e-9)
-    for a,b in zip(fast, slow): assert b.norm()>0; assert_close(a, b)
+    for a,b in zip(fast, slow):
+        assert b.norm()>0
+        assert_close(a, b)
 
 def test_float32_is_as_close():
     x,g = currents(50, (4, 30), 0).float(),currents(50, (4, 30), 1).float()
@@ -70,7 +81,8 @@ def test_float32_is_as_close():
 @given(neurons, st.integers(1, 40), shapes, st.integers(0, 10**6))
 def test_what_always_holds(kw, T, shape, seed):
     x = currents(T, shape, seed, scale=3.).requires_grad_()
-    s = lif(x, **kw); s.sum().backward()
+    s = lif(x, **kw)
+    s.sum().backward()
     assert s.shape==x.shape and ((s==0)|(s==1)).all() and x.grad.isfinite().all()
     assert s.mean() <= math.ceil(T/(1+kw['refractory']))/T + 1e-9
     if kw['grad']=='spike_bp' and kw['reset']=='zero':
@@ -118,15 +130,17 @@ def test_readout_without_leak_passes_finite_differences():
 
 @pytest.mark.parametrize('name', surrogates)
 def test_a_neuron_below_threshold_has_the_derivative_of_its_smooth_step(name):
-    "For one step, the surrogate's gradient is the finite difference of the smooth step that it stands for: its integral"
+    "For one step, the surrogate's gradient is the finite difference of the smooth step it stands for: its integral"
     v = torch.linspace(-1.9, 1.9, 40, dtype=torch.float64)
     x = (v+1)[None].requires_grad_()
     lif(x, grad=name).sum().backward()
     grid = torch.linspace(0, 1, 4001, dtype=torch.float64)
     h = 1e-2
-    area = torch.stack([torch.trapezoid(surrogates[name](o-h+2*h*grid), dx=2*h/4000) for o in v])   # of the slope over [v-h, v+h]
-    smooth = ((v.abs()-.5).abs()>2*h) & (v.abs()>2*h) & ((v.abs()-1).abs()>2*h)                      # kinks of triangle and rectangle left out
-    assert torch.allclose(x.grad[0][smooth], (area/(2*h))[smooth], rtol=2e-3, atol=1e-5)
+    def area(o): return torch.trapezoid(surrogates[name](o-h+2*h*grid), dx=2*h/4000) # of the slope over [v-h, v+h]
+    rise = torch.stack([area(o) for o in v])/(2*h)
+    # kinks of triangle and rectangle left out
+    smooth = ((v.abs()-.5).abs()>2*h) & (v.abs()>2*h) & ((v.abs()-1).abs()>2*h)
+    assert torch.allclose(x.grad[0][smooth], rise[smooth], rtol=2e-3, atol=1e-5)
 
 odd = [None, 'x', True, 3, math.nan, [], [1.], object(), torch.ones(3).long(), torch.tensor(1.), torch.zeros(0, 2)]
 
@@ -205,16 +219,19 @@ def test_a_network_learns_by_rates():
 def test_one_step_has_no_rate():
     with pytest.raises(ValueError, match='whole window'): lif_autograd(torch.rand(5, 2), grad='rate', **whole)
     for grad in by_charge:
-        with pytest.raises(ValueError, match=f"`grad` is '{grad}'"): lif_step(torch.rand(2), None, 1., 1., 'subtract', 0, grad)
+        with pytest.raises(ValueError, match=f"`grad` is '{grad}'"):
+            lif_step(torch.rand(2), None, 1., 1., 'subtract', 0, grad)
 
-bounded = st.fixed_dictionaries(dict(leak=st.one_of(st.just(1.), st.floats(.3, 1)), threshold=st.floats(.2, 3), reset=st.sampled_from(['zero', 'subtract'])))
+bounded = st.fixed_dictionaries(options)
 
 @few
 @given(bounded, st.integers(1, 40), st.integers(0, 10**6))
 def test_the_bound_takes_the_gradient_of_saturated_neurons_only(kw, T, seed):
-    "Against the loop, and against spike-BP neuron by neuron: some have more charge than they can fire away, others less"
+    "Against the loop, and against spike-BP: some neurons have more charge than they can fire away, others less"
     x,g = currents(T, (40,), seed)+torch.linspace(-1, 4, 40),currents(T, (40,), seed+1)
-    (s,dx),(s2,dx2),(s3,dx3) = gradient(lif, x, g, grad='bounded', **kw),gradient(lif_autograd, x, g, grad='bounded', **kw),gradient(lif, x, g, **kw)
+    s,dx = gradient(lif, x, g, grad='bounded', **kw)
+    s2,dx2 = gradient(lif_autograd, x, g, grad='bounded', **kw)
+    s3,dx3 = gradient(lif, x, g, **kw)
     assert s.equal(s2) and s.equal(s3)
     assert_close(dx, dx2)
     over = x.sum(0)>=kw['threshold']*T

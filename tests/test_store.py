@@ -1,4 +1,4 @@
-"The store: what a reader of records needs. Keys never change, odd lines and files are passed over by name, and what is odd is told before it is written."
+"The store: keys never change, odd lines and files are passed over by name, what is odd is told before it is written."
 import json,math,os,subprocess,sys
 from dataclasses import asdict,replace
 import pytest,torch
@@ -11,8 +11,10 @@ right = torch.arange(1000)%7>0
 
 def record(config=Config(), **changes):
     "A record as `run` makes it, in short"
-    return dict(config=asdict(config), split='0'*8, images=dict(train=90, valid=10, test=1000), right=pack(right), test_accuracy=right.float().mean().item(), test_loss=.1, valid_accuracy=.8,
-                valid_loss=.1, parameters=10, energy=1., operations=dict(fc1=['AC', 1., 2.])) | changes
+    return dict(
+        config=asdict(config), split='0'*8, images=dict(train=90, valid=10, test=1000), right=pack(right),
+        test_accuracy=right.float().mean().item(), test_loss=.1, valid_accuracy=.8, valid_loss=.1,
+        parameters=10, energy=1., operations=dict(fc1=['AC', 1., 2.])) | changes
 
 # Keys
 
@@ -25,19 +27,23 @@ def test_the_first_records_keep_their_keys(tmp_path):
     for name in S.as_before(): del old['config'][name]
     (tmp_path/'old.jsonl').write_text(json.dumps(old)+'\n')
     (k,r), = Store(tmp_path).read().items()
-    assert k==key(first)==hashlib.blake2b(json.dumps(old['config'], sort_keys=True).encode(), digest_size=6).hexdigest() and config_of(r)==first
+    made_of = json.dumps(old['config'], sort_keys=True).encode()
+    assert k==key(first)==hashlib.blake2b(made_of, digest_size=6).hexdigest() and config_of(r)==first
 
 @pytest.mark.skipif(not any((root/'results').glob('*.jsonl')), reason='no records yet')
 def test_every_record_of_the_project_is_read(recwarn):
-    configs = {json.dumps(json.loads(o)['config'], sort_keys=True) for p in (root/'results').glob('*.jsonl') for o in p.read_text().splitlines()}
+    lines = [o for p in (root/'results').glob('*.jsonl') for o in p.read_text().splitlines()]
+    configs = {json.dumps(json.loads(o)['config'], sort_keys=True) for o in lines}
     assert len(Store(root/'results').read())==len(configs) and not recwarn.list
 
 def test_later_fields_count_when_they_are_set():
-    assert len({key(Config()), key(Config(loss='cross_entropy')), key(Config(calibrate=False)), key(Config(loss='cross_entropy', calibrate=False))})==4
+    ways = {},dict(loss='cross_entropy'),dict(calibrate=False),dict(loss='cross_entropy', calibrate=False)
+    assert len({key(Config(**o)) for o in ways})==4
 
 def test_numbers_of_numpy_are_numbers():
     import numpy as np
-    c = Config(epochs=np.int64(3), lr=np.float32(.5), dropout=np.float64(.25), seed=np.int32(1), part=np.int64(300), ann=np.bool_(True))
+    c = Config(epochs=np.int64(3), lr=np.float32(.5), dropout=np.float64(.25), seed=np.int32(1), part=np.int64(300),
+               ann=np.bool_(True))
     assert c==Config(epochs=3, lr=.5, dropout=.25, seed=1, part=300, ann=True) and key(c) and type(c.epochs) is int
 
 # Names and import paths
@@ -60,22 +66,53 @@ def test_records_of_models_that_are_not_installed_are_read(tmp_path, recwarn):
     s = Store(tmp_path)
     s.add(r)
     (k,read), = s.read().items()
-    assert config_of(read).model=='imported_by_a_record:mine' and k==key(config_of(read)) and 'imported_by_a_record' not in sys.modules and not recwarn.list
+    assert config_of(read).model=='imported_by_a_record:mine' and k==key(config_of(read))
+    assert 'imported_by_a_record' not in sys.modules and not recwarn.list
     with pytest.raises(ValueError, match='cannot be imported'): replace(config_of(read), seed=1)
 
 # What is read past
 
 deep = b'['*100_000
 huge = b'1'*5000
-odd_lines = dict(nested=deep, in_a_record=json.dumps(record()).encode()[:-1]+b', "x": '+deep, long_number=huge, empty=b'', number=b'3', text=b'"right"', array=b'[]', null=b'null', bytes=b'\xff\xfe\x00')
-odd_values = dict(test_accuracy='1e999', valid_accuracy='NaN', energy='-1', images='[]', right='3', parameters='"many"', config='{"seed": 1e999}') | {'energy ': '1e999', 'parameters ': '1'+400*'0', 'images ': '{"test": 3}',
-    'test_accuracy ': '1'+400*'0', 'config ': '{"lr": 1'+400*'0'+'}', 'right ': '"§"', 'config  ': '[]', 'config   ': '{"seed": 1'+400*'0'+'}', 'valid_accuracy ': 'true'}
+odd_lines = dict(
+    nested=deep,
+    in_a_record=json.dumps(record()).encode()[:-1]+b', "x": '+deep,
+    long_number=huge,
+    empty=b'',
+    number=b'3',
+    text=b'"right"',
+    array=b'[]',
+    null=b'null',
+    bytes=b'\xff\xfe\x00')
+odd_values = {
+    'test_accuracy': '1e999',
+    'valid_accuracy': 'NaN',
+    'energy': '-1',
+    'images': '[]',
+    'right': '3',
+    'parameters': '"many"',
+    'config': '{"seed": 1e999}',
+    'energy ': '1e999',
+    'parameters ': '1'+400*'0',
+    'images ': '{"test": 3}',
+    'test_accuracy ': '1'+400*'0',
+    'config ': '{"lr": 1'+400*'0'+'}',
+    'right ': '"§"',
+    'config  ': '[]',
+    'config   ': '{"seed": 1'+400*'0'+'}',
+    'valid_accuracy ': 'true'}
 
-@pytest.mark.parametrize('line', [pytest.param(v, id=k) for k,v in odd_lines.items()] + [pytest.param(json.dumps(record() | {k.strip(): '?'}).replace('"?"', v).encode(), id=k) for k,v in odd_values.items()])
+def with_value(field, value): return json.dumps(record() | {field: '?'}).replace('"?"', value).encode()
+
+lines = [pytest.param(v, id=k) for k,v in odd_lines.items()]
+lines += [pytest.param(with_value(k.strip(), v), id=k) for k,v in odd_values.items()]
+
+@pytest.mark.parametrize('line', lines)
 def test_odd_lines_are_passed_over(tmp_path, line):
     good = json.dumps(record()).encode()
     (tmp_path/'a.jsonl').write_bytes(line + b'\n' + good + b'\n')
-    with pytest.warns(UserWarning, match=r'a\.jsonl, line 1 is no record.*all others are kept'): have = Store(tmp_path).read()
+    says = r'a\.jsonl, line 1 is no record.*all others are kept'
+    with pytest.warns(UserWarning, match=says): have = Store(tmp_path).read()
     assert have=={key(Config()): record()}
 
 def test_folders_and_pipes_are_passed_over(tmp_path):
@@ -87,11 +124,16 @@ def test_folders_and_pipes_are_passed_over(tmp_path):
     (tmp_path/'gone.jsonl').symlink_to(tmp_path/'nowhere')
     (tmp_path/'zero.jsonl').symlink_to('/dev/zero')
     code = f'''if 1:
-        import warnings; from snnkit.experiments import Store
-        with warnings.catch_warnings(record=True) as told: warnings.simplefilter('always'); n = len(Store({str(tmp_path)!r}).read())
+        import warnings
+        from snnkit.experiments import Store
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter('always')
+            n = len(Store({str(tmp_path)!r}).read())
         print(n, *sorted(str(o.message) for o in told), sep=chr(10))'''
-    said = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
-    assert said[0]=='1' and [o.split(' is ')[0] for o in said[1:]]==[str(tmp_path/f'{o}.jsonl') for o in ('gone', 'photos', 'pipe', 'zero')]
+    p = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60, check=True)
+    said = p.stdout.splitlines()
+    passed_over = [str(tmp_path/f'{o}.jsonl') for o in ('gone', 'photos', 'pipe', 'zero')]
+    assert said[0]=='1' and [o.split(' is ')[0] for o in said[1:]]==passed_over
     for name in ('photos', 'pipe', 'zero'):
         with pytest.raises(OSError, match=f'{name}.jsonl.*training is kept'): s.add(record(), name)
 
@@ -111,15 +153,39 @@ def test_records_with_nan_are_read(tmp_path, recwarn):
     r, = Store(tmp_path).read().values()
     assert math.isnan(r['valid_loss']) and not recwarn.list
 
-@pytest.mark.parametrize('odd', [None, 3, 'x', [], {}, record() | dict(right=None), record() | dict(images=None), record() | dict(config=None), record() | dict(config=dict(colour='red')), record() | dict(x=torch.zeros(1)),
-    record() | dict(test_accuracy=math.nan), record() | dict(parameters=True)])
+@pytest.mark.parametrize('odd', [
+    None,
+    3,
+    'x',
+    [],
+    {},
+    record() | dict(right=None),
+    record() | dict(images=None),
+    record() | dict(config=None),
+    record() | dict(config=dict(colour='red')),
+    record() | dict(x=torch.zeros(1)),
+    record() | dict(test_accuracy=math.nan),
+    record() | dict(parameters=True)])
 def test_what_is_no_record_is_not_written(tmp_path, odd):
     with pytest.raises(ValueError): Store(tmp_path).add(odd)
     assert not list(tmp_path.glob('*.jsonl'))
 
-@pytest.mark.parametrize('call', [lambda: Store(3), lambda: Store(True), lambda: Store([]), lambda: Store('x').add(record(), None), lambda: Store('x').add(record(), 3), lambda: unpack(None), lambda: unpack({}),
-    lambda: unpack(record(right='')), lambda: config_of(None), lambda: config_of({}), lambda: config_of(record(), colour='red'), lambda: pack(torch.zeros(3)),
-    lambda: resolve('model', None, {}), lambda: resolve('model', 3, {}), lambda: resolve('model', [], {})])
+@pytest.mark.parametrize('call', [
+    lambda: Store(3),
+    lambda: Store(True),
+    lambda: Store([]),
+    lambda: Store('x').add(record(), None),
+    lambda: Store('x').add(record(), 3),
+    lambda: unpack(None),
+    lambda: unpack({}),
+    lambda: unpack(record(right='')),
+    lambda: config_of(None),
+    lambda: config_of({}),
+    lambda: config_of(record(), colour='red'),
+    lambda: pack(torch.zeros(3)),
+    lambda: resolve('model', None, {}),
+    lambda: resolve('model', 3, {}),
+    lambda: resolve('model', [], {})])
 def test_odd_arguments_are_named(tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=' but '): call()
@@ -131,7 +197,9 @@ def test_a_home_folder_is_one(monkeypatch, tmp_path):
 # What computed it
 
 def test_provenance_names_what_computes():
-    with use('torch'): assert {k: provenance()[k] for k in ('mode', 'engine', 'threads')}==dict(mode='torch', engine='torch', threads=torch.get_num_threads())
+    with use('torch'):
+        here = {k: provenance()[k] for k in ('mode', 'engine', 'threads')}
+        assert here==dict(mode='torch', engine='torch', threads=torch.get_num_threads())
 
 @pytest.mark.skipif(not found(roads['numba'].take), reason='there is no engine')
 def test_provenance_names_the_engine():

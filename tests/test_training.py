@@ -16,8 +16,9 @@ from snnkit.layers import IF, LIF, AvgPool2d, Conv2d, Flatten, Integrator, Linea
 from snnkit.measures import costs
 from snnkit.models import lenet, twin, vgg9
 from snnkit.studies import textbook
-from snnkit.training import (TET, Run, check_settings, computed_by, cosine, cross_entropy, describe, evaluate, fit, load_weights, read_checkpoint,
-                             read_tensors, save_checkpoint, save_weights, set_seed, squared_error, undisturbed, warn_of_rates, write_tensors)
+from snnkit.training import (TET, Run, check_settings, computed_by, cosine, cross_entropy, describe, evaluate, fit,
+                             load_weights, read_checkpoint, read_tensors, save_checkpoint, save_weights, set_seed,
+                             squared_error, undisturbed, warn_of_rates, write_tensors)
 
 script = Path(__file__).with_name('small_training.py')
 kills = int(os.environ.get('SNNKIT_KILLS', 2))
@@ -30,7 +31,7 @@ def whole(tmp_path_factory):
     return out, finish(out, epochs)[1]
 
 def test_killed_at_random_moments_it_ends_the_same(whole, tmp_path):
-    "SIGKILL at random moments (2 by default, SNNKIT_KILLS for more), each followed by a resume; `python tests/kills.py` does it a hundred times"
+    "SIGKILL at random moments (SNNKIT_KILLS, or 2), each followed by a resume; `tests/kills.py` does a hundred"
     out,took = whole
     hit,torn = kill(tmp_path, kills, epochs, took, int(os.environ.get('SNNKIT_SEED', 0)))
     print(f'killed {hit} times, {torn} of them in the middle of a write')
@@ -43,9 +44,11 @@ def test_ctrl_c_stops_in_good_order_and_resumes(whole, tmp_path):
     p = start(tmp_path, epochs)
     assert p.stdout.readline()=='ready\n'
     while not (tmp_path/'checkpoint.safetensors').exists(): time.sleep(.01)
-    p.send_signal(signal.SIGINT); text = p.communicate(timeout=300)[0]
+    p.send_signal(signal.SIGINT)
+    text = p.communicate(timeout=300)[0]
     assert p.returncode==0 and 'Stopping after this step' in text and 'stopped' in text and 'Traceback' not in text
-    assert read_tensors(tmp_path/'checkpoint.safetensors')[1]['run']['stopped'] and not (tmp_path/'model.safetensors').exists()
+    assert read_tensors(tmp_path/'checkpoint.safetensors')[1]['run']['stopped']
+    assert not (tmp_path/'model.safetensors').exists()
     finish(tmp_path, epochs)
     assert_same_training(whole[0], tmp_path)
 
@@ -59,12 +62,14 @@ def test_no_check_prints_a_tensor(tmp_path, monkeypatch):
         assert len(costs(net, d.test))==2 and evaluate(net, d.test).accuracy>=0
     save_weights(net, tmp_path/'again')
     load_weights(net, tmp_path/'again')
-    with pytest.raises(ValueError, match="`tensors` is a dict of w, n, but"): write_tensors(tmp_path/'a', dict(w=torch.ones(2), n=3), {})
+    with pytest.raises(ValueError, match="`tensors` is a dict of w, n, but"):
+        write_tensors(tmp_path/'a', dict(w=torch.ones(2), n=3), {})
 
 def test_words_for_anything():
     "Checks ask for them of whatever is given: also of a class, and of a data set that has keys of its own"
     own = SimpleNamespace(keys=['a', 'b'])
-    assert training.shown(dict)==repr(dict) and training.shown(own)==repr(own) and training.shown({})=='a dict of nothing'
+    assert training.shown(dict)==repr(dict) and training.shown(own)==repr(own)
+    assert training.shown({})=='a dict of nothing'
 
 def test_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
     "The limit on a file's size stands for the full disk: the system refuses to write on, in the middle of the file"
@@ -73,19 +78,23 @@ def test_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old[1]))
-        with pytest.raises(OSError, match=f'Could not write {path}'): write_tensors(path, dict(w=torch.ones(1_000_000)), dict(epoch=2))
+        large = dict(w=torch.ones(1_000_000))
+        with pytest.raises(OSError, match=f'Could not write {path}'): write_tensors(path, large, dict(epoch=2))
     finally: resource.setrlimit(resource.RLIMIT_FSIZE, old)
     assert [o.name for o in tmp_path.iterdir()]==[path.name]
     t,meta = read_tensors(path)
     assert meta['epoch']==1 and t['w'].equal(torch.ones(1000))
 
 def test_read_only_folder_is_named(tmp_path):
-    folder = tmp_path/'taken'; folder.write_text('a file where the folder should be')
+    folder = tmp_path/'taken'
+    folder.write_text('a file where the folder should be')
     set_seed(0)
-    with pytest.raises(OSError, match=f'Could not write {folder}'): fit(model(), data(), epochs=1, out=folder/'run', quiet=True)
+    with pytest.raises(OSError, match=f'Could not write {folder}'):
+        fit(model(), data(), epochs=1, out=folder/'run', quiet=True)
 
 def trained(seed, kind=lambda m: m, **kw):
-    set_seed(seed); net = kind(model())
+    set_seed(seed)
+    net = kind(model())
     run = fit(net, data(), epochs=2, seed=seed, quiet=True, **kw)
     return net.state_dict(), run, evaluate(net, data().test)
 
@@ -107,7 +116,8 @@ def by_the_book(d, epochs=1, batch_size=32, lr=1e-3, seed=42):
     "A LeNet with ReLUs as the tutorials of PyTorch train one: nothing of the training is the kit's"
     torch.manual_seed(seed)
     net = textbook()
-    opt,(x,y) = torch.optim.Adam(net.parameters(), lr),(torch.stack([o for o,_ in d.train]), torch.tensor([o for _,o in d.train]))
+    opt = torch.optim.Adam(net.parameters(), lr)
+    x,y = torch.stack([o for o,_ in d.train]),torch.tensor([o for _,o in d.train])
     for _ in range(epochs):
         for b in torch.randperm(len(x)).split(batch_size):
             opt.zero_grad()
@@ -145,12 +155,15 @@ def test_other_random_draws_do_not_change_training():
     "What the user draws between steps, or an evaluation within a training, leaves no trace"
     a = trained(1)[0]
     class Noisy(torch.optim.Adam):
-        def step(self, *args, **kw): torch.rand(5); return super().step(*args, **kw)
+        def step(self, *args, **kw):
+            torch.rand(5)
+            return super().step(*args, **kw)
     b = trained(1, opt=partial(Noisy, fused=True))[0]
     assert all(a[k].equal(b[k]) for k in a)
 
 def test_the_best_epoch_is_chosen_on_the_validation_part():
-    set_seed(3); net = model()
+    set_seed(3)
+    net = model()
     class Ruined(torch.optim.SGD):
         "Learns for one epoch of 15 steps, then destroys the weights"
         def step(self, *args, **kw):
@@ -169,23 +182,33 @@ def test_test_images_are_not_looked_at_by_training():
         def __getattr__(self, o): raise AssertionError('training looked at the test part')
         def __len__(self): raise AssertionError('training looked at the test part')
     d.test = Forbidden()
-    set_seed(0); fit(model(), d, epochs=1, quiet=True)
+    set_seed(0)
+    fit(model(), d, epochs=1, quiet=True)
 
 def test_a_stranger_s_pickle_is_not_run(tmp_path):
     class Evil:
         def __reduce__(self): return os.system, (f'touch {tmp_path/"owned"}',)
-    (tmp_path/'run').mkdir(); torch.save(Evil(), tmp_path/'run'/'checkpoint.safetensors')
-    set_seed(0); net = model(); before = {k: v.clone() for k,v in net.state_dict().items()}
-    with pytest.raises(ValueError, match='never opened'): load_weights(net, tmp_path/'run'/'checkpoint.safetensors')
-    with pytest.raises(ValueError, match='never opened'): fit(net, data(), out=tmp_path/'run', resume=True, quiet=True)
+    path = tmp_path/'run'/'checkpoint.safetensors'
+    path.parent.mkdir()
+    torch.save(Evil(), path)
+    set_seed(0)
+    net = model()
+    before = {k: v.clone() for k,v in net.state_dict().items()}
+    with pytest.raises(ValueError, match='never opened'): load_weights(net, path)
+    with pytest.raises(ValueError, match='never opened'): fit(net, data(), out=path.parent, resume=True, quiet=True)
     assert not (tmp_path/'owned').exists() and all(v.equal(before[k]) for k,v in net.state_dict().items())
 
 def test_a_refused_checkpoint_leaves_the_model_untouched(tmp_path):
     trained(1, out=tmp_path)
-    set_seed(5); net = lenet(num_classes=3, image_size=12, num_steps=10, leak=.9); before = {k: v.clone() for k,v in net.state_dict().items()}
-    with pytest.raises(ValueError, match='another training'): fit(net, data(), epochs=2, seed=1, out=tmp_path, resume=True, quiet=True)
-    whole = (tmp_path/'checkpoint.safetensors').read_bytes(); (tmp_path/'checkpoint.safetensors').write_bytes(whole[:len(whole)//2])
-    with pytest.raises(ValueError, match='not a whole safetensors file'): fit(net, data(), epochs=2, seed=1, out=tmp_path, resume=True, quiet=True)
+    set_seed(5)
+    net = lenet(num_classes=3, image_size=12, num_steps=10, leak=.9)
+    before = {k: v.clone() for k,v in net.state_dict().items()}
+    def resume(): fit(net, data(), epochs=2, seed=1, out=tmp_path, resume=True, quiet=True)
+    with pytest.raises(ValueError, match='another training'): resume()
+    path = tmp_path/'checkpoint.safetensors'
+    whole = path.read_bytes()
+    path.write_bytes(whole[:len(whole)//2])
+    with pytest.raises(ValueError, match='not a whole safetensors file'): resume()
     assert all(v.equal(before[k]) for k,v in net.state_dict().items())
 
 damages = { # what a stranger may write into a checkpoint, and what is said of it
@@ -202,61 +225,95 @@ damages = { # what a stranger may write into a checkpoint, and what is said of i
     'no numbers': (dict(numbers=7), 'index, name and value'),
     'other best weights': (dict(tensors={'best/conv1.weight': torch.zeros(2)}), 'best weights'),
     'one best weight more': (dict(tensors={'best/foo': torch.zeros(2)}), 'best weights'),
-    'another weight': (dict(tensors={'model/conv1.weight': torch.zeros(2), 'best/conv1.weight': torch.zeros(2)}), 'another model'),
-    'no run': (dict(run=[]), 'fields of a `Run`'), 'a field too many': (dict(run=dict(foo=1)), 'fields of a `Run`'),
-    'images of nowhere': (dict(seen=10**6, epoch=0, history=[], best_epoch=0, drop_best=True), 'seen 1000000 images of 240'), 'images as text': (dict(seen='9'), '`seen`'), 'too few totals': (dict(totals=[1]), '`totals`'),
-    'an epoch beyond the last': (dict(epoch=2, more=1), '`epoch` is 2 of 1'), 'images after the last epoch': (dict(seen=16), '`epoch` is 1 of 1'),
-    'images below 0': (dict(seen=-16), '`seen`'), 'an error that is no number': (dict(totals=[float('nan'), 0.]), '`totals`'),
-    'more right than seen': (dict(totals=[1., 1.]), '`totals`'), 'an epoch twice': (dict(row=dict(epoch=2)), '`history`'),
-    'an accuracy of 2': (dict(row=dict(valid_accuracy=2.)), '`history`'), 'a loss that is no number': (dict(row=dict(valid_loss=float('nan'))), '`history`'),
-    'a loss as text': (dict(row=dict(valid_loss='1')), '`history`'), 'a weight that is no number': (dict(nan='model/conv1.weight'), 'model/conv1.weight is not finite'),
-    'a moment that is no number': (dict(nan='opt/0/exp_avg'), 'opt/0/exp_avg is not finite'), 'steps below 0': (dict(tensors={'opt/0/step': torch.tensor(-1.)}), "'step' of weight 0"),
-    'an epoch too few': (dict(epoch=0), '`history`'), 'an empty epoch': (dict(history=[{}]), '`history`'), 'best of none': (dict(best_epoch=2), '`best_epoch`'), 'half an epoch': (dict(best_epoch=1.), '`best_epoch`'),
+    'another weight': (dict(tensors={f'{o}/conv1.weight': torch.zeros(2) for o in ('model', 'best')}), 'another model'),
+    'no run': (dict(run=[]), 'fields of a `Run`'),
+    'a field too many': (dict(run=dict(foo=1)), 'fields of a `Run`'),
+    'images of nowhere': (dict(seen=10**6, epoch=0, history=[], best_epoch=0, drop_best=True),
+                          'seen 1000000 images of 240'),
+    'images as text': (dict(seen='9'), '`seen`'),
+    'too few totals': (dict(totals=[1]), '`totals`'),
+    'an epoch beyond the last': (dict(epoch=2, more=1), '`epoch` is 2 of 1'),
+    'images after the last epoch': (dict(seen=16), '`epoch` is 1 of 1'),
+    'images below 0': (dict(seen=-16), '`seen`'),
+    'an error that is no number': (dict(totals=[float('nan'), 0.]), '`totals`'),
+    'more right than seen': (dict(totals=[1., 1.]), '`totals`'),
+    'an epoch twice': (dict(row=dict(epoch=2)), '`history`'),
+    'an accuracy of 2': (dict(row=dict(valid_accuracy=2.)), '`history`'),
+    'a loss that is no number': (dict(row=dict(valid_loss=float('nan'))), '`history`'),
+    'a loss as text': (dict(row=dict(valid_loss='1')), '`history`'),
+    'a weight that is no number': (dict(nan='model/conv1.weight'), 'model/conv1.weight is not finite'),
+    'a moment that is no number': (dict(nan='opt/0/exp_avg'), 'opt/0/exp_avg is not finite'),
+    'steps below 0': (dict(tensors={'opt/0/step': torch.tensor(-1.)}), "'step' of weight 0"),
+    'an epoch too few': (dict(epoch=0), '`history`'),
+    'an empty epoch': (dict(history=[{}]), '`history`'),
+    'best of none': (dict(best_epoch=2), '`best_epoch`'),
+    'half an epoch': (dict(best_epoch=1.), '`best_epoch`'),
     'perhaps stopped': (dict(stopped=None), '`stopped`')}
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
     "What a training of one epoch keeps: tensors, and what is told beside them"
     out = tmp_path_factory.mktemp('checkpoint')
-    set_seed(1); fit(model(), data(), epochs=1, seed=1, quiet=True, out=out)
+    set_seed(1)
+    fit(model(), data(), epochs=1, seed=1, quiet=True, out=out)
     return read_tensors(out/'checkpoint.safetensors')
 
 @pytest.mark.parametrize('damage', damages)
 def test_of_a_damaged_checkpoint_nothing_is_taken(damage, checkpoint, tmp_path):
-    "A fused optimizer writes as many numbers as the weight has: a tensor too short would let a file write over other memory"
+    "A fused optimizer writes as many numbers as the weight has: beyond a tensor too short, over other memory"
     (tensors,meta),(how,said) = checkpoint,damages[damage]
-    tensors = {k: v for k,v in (tensors | how.get('tensors', {})).items() if k!=how.get('drop') and not (how.get('drop_best') and k.startswith('best/'))}
+    def dropped(k): return k==how.get('drop') or how.get('drop_best') and k.startswith('best/')
+    tensors = {k: v for k,v in (tensors | how.get('tensors', {})).items() if not dropped(k)}
     if 'nan' in how: tensors[how['nan']] = torch.full_like(tensors[how['nan']], float('nan'))
     meta = meta | {k: how[k] for k in ('run', 'numbers') if k in how}
     if 'run' in how: meta['run'] = how['run']
     else: meta['run'] = meta['run'] | {k: v for k,v in how.items() if k in meta['run']}
     if 'row' in how: meta['run']['history'] = [meta['run']['history'][0] | how['row']]
     if 'more' in how: meta['run']['history'] = meta['run']['history'] + [meta['run']['history'][0] | dict(epoch=2)]
-    told = json.dumps(meta)                               # as a stranger would write it: with NaN, and with a checksum that is right
-    raw = training.save(training.apart(tensors), dict(snnkit=told, blake2b=training.checksum(training.apart(tensors), told)))
+    told = json.dumps(meta)                               # as a stranger would write it: with NaN,
+    right = training.checksum(training.apart(tensors), told) # and with a checksum that is right
+    raw = training.save(training.apart(tensors), dict(snnkit=told, blake2b=right))
     (tmp_path/'checkpoint.safetensors').write_bytes(raw)
     set_seed(5)
     net,made = model(),[]
     before = {k: v.clone() for k,v in net.state_dict().items()}
-    with pytest.raises(ValueError, match=said): fit(net, data(), epochs=1, seed=1, out=tmp_path, resume=True, quiet=True, opt=lambda p, lr: made.append(torch.optim.Adam(p, lr=lr, fused=True)) or made[0])
+    def opt(p, lr):
+        made.append(torch.optim.Adam(p, lr=lr, fused=True))
+        return made[0]
+    with pytest.raises(ValueError, match=said):
+        fit(net, data(), epochs=1, seed=1, out=tmp_path, resume=True, quiet=True, opt=opt)
     assert all(v.equal(before[k]) for k,v in net.state_dict().items()) and not made[0].state
 
-@pytest.mark.parametrize('opt', [partial(torch.optim.SGD, momentum=.9, fused=True), partial(torch.optim.Adagrad, fused=True), torch.optim.Adafactor, torch.optim.ASGD, torch.optim.NAdam])
+@pytest.mark.parametrize('opt', [
+    partial(torch.optim.SGD, momentum=.9, fused=True),
+    partial(torch.optim.Adagrad, fused=True),
+    torch.optim.Adafactor,
+    torch.optim.ASGD,
+    torch.optim.NAdam])
 def test_what_an_optimizer_keeps_is_taken_back(opt, tmp_path):
     "Tensors like the weight, rows and columns, single numbers"
     kept = []
-    def keep(p, lr): kept.append(opt(p, lr=lr)); return kept[-1]
-    for resume in (False, True): set_seed(1); fit(model(), data(), epochs=1, seed=1, quiet=True, out=tmp_path, resume=resume, opt=keep)
+    def keep(p, lr):
+        kept.append(opt(p, lr=lr))
+        return kept[-1]
+    for resume in (False, True):
+        set_seed(1)
+        fit(model(), data(), epochs=1, seed=1, quiet=True, out=tmp_path, resume=resume, opt=keep)
     a,b = (o.state_dict()['state'] for o in kept)
-    assert a and a.keys()==b.keys() and all(torch.equal(*map(torch.as_tensor, (v, b[i][k]))) for i,s in a.items() for k,v in s.items())
+    assert a and a.keys()==b.keys()
+    for i,state in a.items():
+        for k,v in state.items(): assert torch.equal(torch.as_tensor(v), torch.as_tensor(b[i][k]))
 
 def test_a_resumed_training_sees_the_same_images(tmp_path):
     "Augmentation, its seed and signed intensities are compared, and an augmentation made anew is the same"
     def session(resume=True, **kw):
-        set_seed(1); d = data(); signed = kw.pop('signed', False)
+        set_seed(1)
+        d = data()
+        signed = kw.pop('signed', False)
         d.train,d.valid = (Images(o.x, o.y, signed) for o in (d.train, d.valid))
         if kw: d.train = Augmented(d.train, crop_flip(12, padding=kw.get('padding', 1)), kw.get('seed', 1))
-        net = model(); fit(net, d, epochs=1, seed=1, quiet=True, out=tmp_path, resume=resume)
+        net = model()
+        fit(net, d, epochs=1, seed=1, quiet=True, out=tmp_path, resume=resume)
         return net.state_dict()
     first = session(False, padding=1)
     again = session(padding=1)
@@ -266,16 +323,22 @@ def test_a_resumed_training_sees_the_same_images(tmp_path):
 
 class Interrupting(Images):
     "Presses Ctrl-C when `train` is in epoch `when` and these images are looked at"
-    def __init__(self, ds, train, when): super().__init__(ds.x, ds.y); self.train,self.when = train,when
+    def __init__(self, ds, train, when):
+        super().__init__(ds.x, ds.y)
+        self.train,self.when = train,when
     def pixels(self, i):
-        if getattr(self.train, 'epoch', -1)==self.when: self.when = None; signal.raise_signal(signal.SIGINT)
+        if getattr(self.train, 'epoch', -1)==self.when:
+            self.when = None
+            signal.raise_signal(signal.SIGINT)
         return self.x[i]
 
 def test_ctrl_c_in_the_last_validation_is_told(tmp_path):
     "The training is whole, and so are its files; that somebody wants to stop is told all the same"
     _,whole,_ = trained(1, out=tmp_path/'whole')
-    d = data(); d.valid = Interrupting(d.valid, d.train, 1)
-    set_seed(1); run = fit(model(), d, epochs=2, seed=1, quiet=True, out=tmp_path/'hit')
+    d = data()
+    d.valid = Interrupting(d.valid, d.train, 1)
+    set_seed(1)
+    run = fit(model(), d, epochs=2, seed=1, quiet=True, out=tmp_path/'hit')
     assert run.stopped and run.history==whole.history and not whole.stopped
     assert_same_training(tmp_path/'whole', tmp_path/'hit')
     _,again,_ = trained(1, out=tmp_path/'hit', resume=True)
@@ -284,41 +347,52 @@ def test_ctrl_c_in_the_last_validation_is_told(tmp_path):
 
 def test_images_sorted_by_class_do_not_warn_in_vain(capsys):
     "The first class is black, and so are all of its images that lie in front"
-    d = data(); black = torch.zeros_like(d.valid.x[:30])
+    d = data()
+    black = torch.zeros_like(d.valid.x[:30])
     d.valid = Images(torch.cat([black, d.valid.x]), torch.cat([torch.zeros(30, dtype=torch.int64), d.valid.y]))
-    set_seed(1); fit(model(), d, epochs=1, seed=1, quiet=True)
+    set_seed(1)
+    fit(model(), d, epochs=1, seed=1, quiet=True)
     assert capsys.readouterr().err==''
 
 @pytest.mark.parametrize('out', [False, True], ids=['saved', 'trained'])
 def test_tied_weights(out, tmp_path):
     "Layers that share a weight share it still when it was saved and read, or trained and taken up again"
     def tied():
-        set_seed(1); net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, 144), torch.nn.ReLU(), torch.nn.Linear(144, 144), torch.nn.ReLU(), torch.nn.Linear(144, 3))
-        net[3].weight = net[1].weight
-        return net
-    a,b = tied(),tied(); torch.nn.init.zeros_(b[1].weight)
+        set_seed(1)
+        first,second,last = nn.Linear(144, 144),nn.Linear(144, 144),nn.Linear(144, 3)
+        second.weight = first.weight
+        return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), last)
+    a,b = tied(),tied()
+    nn.init.zeros_(b[1].weight)
     if out:
         fit(a, data(), epochs=2, seed=1, quiet=True, out=tmp_path)
         fit(b, data(), epochs=2, seed=1, quiet=True, out=tmp_path, resume=True)
-        load_weights(c := tied(), tmp_path/'model.safetensors'); assert c[1].weight.equal(a[1].weight)
-    else: save_weights(a, tmp_path/'a'); load_weights(b, tmp_path/'a')
+        c = tied()
+        load_weights(c, tmp_path/'model.safetensors')
+        assert c[1].weight.equal(a[1].weight)
+    else:
+        save_weights(a, tmp_path/'a')
+        load_weights(b, tmp_path/'a')
     assert b[3].weight is b[1].weight and all(v.equal(b.state_dict()[k]) for k,v in a.state_dict().items())
 
 def test_a_folder_is_no_file(tmp_path):
     (tmp_path/'run'/'checkpoint.safetensors').mkdir(parents=True)
     for path in (tmp_path, str(tmp_path)):
         with pytest.raises(ValueError, match='is a folder, but it must be a safetensors file'): read_tensors(path)
-    with pytest.raises(ValueError, match='is a folder'): fit(model(), data(), out=tmp_path/'run', resume=True, quiet=True)
+    with pytest.raises(ValueError, match='is a folder'):
+        fit(model(), data(), out=tmp_path/'run', resume=True, quiet=True)
 
 def test_weights_are_plain_safetensors_for_anyone(tmp_path):
-    set_seed(0); net = model()
+    set_seed(0)
+    net = model()
     save_weights(net, tmp_path/'w.safetensors')
     theirs = load_file(tmp_path/'w.safetensors')
     assert all(v.equal(theirs[k]) for k,v in net.state_dict().items())
 
 def test_a_model_answers_for_a_batch_as_for_each_image_alone():
     "Given the same spikes: the encoder is taken off and its spike train put in"
-    set_seed(0); net = lenet(num_steps=12).eval()
+    set_seed(0)
+    net = lenet(num_steps=12).eval()
     x = torch.stack([load('digits').test[i][0] for i in range(0, 1000, 200)])
     with own_stream(1), torch.no_grad():
         spikes = net.encoder(x)
@@ -333,7 +407,8 @@ def test_two_processes_train_the_same_network(tmp_path):
     p = subprocess.run(cmd, env=env, capture_output=True, text=True, timeout=180)
     assert p.returncode==0, p.stdout+p.stderr
     assert p.stdout.count('epoch 2/2')==1 and p.stdout.count('done')==2
-    net = model(); meta = load_weights(net, tmp_path/'model.safetensors')
+    net = model()
+    meta = load_weights(net, tmp_path/'model.safetensors')
     assert len(meta['history'])==2 and evaluate(net, data().test).accuracy>.6
     assert .2 < meta['history'][0]['train_accuracy'] <= 1  # counted over both processes
 
@@ -342,7 +417,7 @@ def test_two_processes_train_the_same_network(tmp_path):
 def stop(numbers): raise RuntimeError('enough')
 
 def test_a_loss_a_schedule_and_a_listener():
-    "The loss is the one that learns and is told, the schedule sets the rate of every step, the listener hears every epoch"
+    "The loss is what learns and is told, the schedule sets the rate of every step, the listener hears every epoch"
     rates,heard,asked = [], [], []
     class Listening(torch.optim.SGD):
         def step(self, *args, **kw):
@@ -353,16 +428,19 @@ def test_a_loss_a_schedule_and_a_listener():
         return 1-progress
     set_seed(1)
     net,d = model(),data()
-    run = fit(net, d, epochs=2, seed=1, quiet=True, opt=lambda p, lr: Listening(p, lr=lr), lr=.1, loss=cross_entropy, schedule=falling, on_epoch=heard.append)
+    chosen = dict(lr=.1, loss=cross_entropy, schedule=falling, on_epoch=heard.append)
+    run = fit(net, d, epochs=2, seed=1, quiet=True, opt=lambda p, lr: Listening(p, lr=lr), **chosen)
     assert heard==run.history and [o['epoch'] for o in heard]==[1, 2]
     assert rates==pytest.approx([.1*(1-i/30) for i in range(30)])
-    assert run.config['loss']=='cross_entropy' and run.config['schedule']=='falling' and run.config['calibrate'] is False
+    assert run.config['loss']=='cross_entropy' and run.config['schedule']=='falling'
+    assert run.config['calibrate'] is False
     best = run.history[run.best_epoch-1]
     assert evaluate(net, d.valid, loss=cross_entropy).loss==best['valid_loss']!=evaluate(net, d.valid).loss
 
 def test_what_is_given_to_the_listener_is_its_own():
     def spoil(numbers): numbers.clear()
-    assert set(trained(1, on_epoch=spoil)[1].history[0])=={'epoch', 'train_loss', 'train_accuracy', 'valid_loss', 'valid_accuracy'}
+    numbers = trained(1, on_epoch=spoil)[1].history[0]
+    assert set(numbers)=={'epoch', 'train_loss', 'train_accuracy', 'valid_loss', 'valid_accuracy'}
 
 def test_a_listener_that_breaks_loses_no_epoch(tmp_path):
     def broken(numbers): raise RuntimeError('no network')
@@ -374,8 +452,13 @@ def test_a_listener_that_breaks_loses_no_epoch(tmp_path):
 
 def test_a_training_goes_on_with_the_same_loss_and_schedule_only(tmp_path):
     with pytest.raises(RuntimeError): trained(1, out=tmp_path, on_epoch=stop)
-    for kw,said in ((dict(loss=cross_entropy), 'loss was squared_error, now cross_entropy'), (dict(schedule=lambda p: 1.), 'schedule was cosine, now <lambda>'),
-                    (dict(calibrate=True), 'calibrate was False, now True'), (dict(loss=partial(cross_entropy, smoothing=.1)), r'now functools.partial\(<function cross_entropy>, smoothing=0.1\)')):
+    smooth = partial(cross_entropy, smoothing=.1)
+    others = {
+        'loss was squared_error, now cross_entropy': dict(loss=cross_entropy),
+        'schedule was cosine, now <lambda>': dict(schedule=lambda p: 1.),
+        'calibrate was False, now True': dict(calibrate=True),
+        r'now functools.partial\(<function cross_entropy>, smoothing=0.1\)': dict(loss=smooth)}
+    for said,kw in others.items():
         with pytest.raises(ValueError, match=said): trained(1, out=tmp_path, resume=True, **kw)
     assert trained(1, out=tmp_path, resume=True)[1].epoch==2
 
@@ -383,7 +466,8 @@ def test_smoothing_is_torch_s():
     s,y = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)),torch.tensor([0, 1, 2, 3, 3])
     hot = .8*torch.eye(4)[y]+.05
     assert torch.allclose(cross_entropy(s, y, .2), -(hot*s.log_softmax(1)).sum(1).mean())
-    assert cross_entropy(s, y.to(torch.int32))==cross_entropy(s, y) and squared_error(s, y.to(torch.uint8))==squared_error(s, y)
+    assert cross_entropy(s, y.to(torch.int32))==cross_entropy(s, y)
+    assert squared_error(s, y.to(torch.uint8))==squared_error(s, y)
 
 def test_it_says_what_computed_it(tmp_path):
     "And if a training was taken up elsewhere, it names both"
@@ -407,7 +491,8 @@ class Own(Neuron):
 
 def silent(neuron=LIF):
     "Of the kit's layers, with torch's weights"
-    return nn.Sequential(Poisson(6), Conv2d(1, 8, 3, padding=1), neuron(), AvgPool2d(2), IF(), Flatten(), Linear(288, 32), neuron(), Linear(32, 32), LIF(), Linear(32, 3), Integrator())
+    first = [Poisson(6), Conv2d(1, 8, 3, padding=1), neuron(), AvgPool2d(2), IF(), Flatten()]
+    return nn.Sequential(*first, Linear(288, 32), neuron(), Linear(32, 32), LIF(), Linear(32, 3), Integrator())
 
 def test_silent_layers_are_told_at_every_training(capfd):
     "In words that can be followed, and without a line of code"
@@ -432,7 +517,7 @@ def test_any_neuron_counts(capfd):
 
 @pytest.mark.parametrize('kind', ['shared', 'threshold', 'step', 'scaled'])
 def test_norms_that_have_not_learned_are_no_news(kind, capfd):
-    "In evaluation a fresh norm divides by 1, and the deep layers seem silent; the first step of the training divides by what the batch says"
+    "In evaluation a fresh norm divides by 1, and deep layers seem silent; training divides by what the batch says"
     set_seed(0)
     net,x = vgg9(num_steps=4, width=8, in_channels=1, image_size=8, norm=kind),data().valid[:8][0]
     before = {k: v.clone() for k,v in net.state_dict().items()}
@@ -446,7 +531,9 @@ def test_norms_that_have_not_learned_are_no_news(kind, capfd):
 def test_neurons_that_never_fire_are_told(capfd):
     "Half of the neurons is no news, nearly all is"
     class Some(Neuron):
-        def __init__(self, n): super().__init__(); self.n = n
+        def __init__(self, n):
+            super().__init__()
+            self.n = n
         def step(self, x, state): return (torch.arange(x.shape[1])<self.n).float().expand_as(x), None
     x = torch.ones(2, 3, 20)
     assert warn_of_rates(nn.Sequential(Some(10), LIF(threshold=.5)), x)=={} and capfd.readouterr().err==''
@@ -500,7 +587,8 @@ def test_no_flipped_bit_of_a_checkpoint_is_resumed(tmp_path):
     set_seed(1)
     net = model()
     before = {k: v.clone() for k,v in net.state_dict().items()}
-    with pytest.raises(ValueError, match='has changed since it was written'): fit(net, data(), epochs=2, seed=1, quiet=True, out=tmp_path, resume=True)
+    with pytest.raises(ValueError, match='has changed since it was written'):
+        fit(net, data(), epochs=2, seed=1, quiet=True, out=tmp_path, resume=True)
     assert all(v.equal(before[k]) for k,v in net.state_dict().items())
 
 def as_before_02(path):
@@ -525,7 +613,8 @@ def test_files_of_version_01_are_read(tmp_path):
     load_weights(net, tmp_path/'whole'/names[1])
     assert all(v.equal(resumed[k]) for k,v in net.state_dict().items())
     assert trained(1, out=tmp_path/'whole', resume=True)[1].epoch==2
-    with pytest.raises(ValueError, match='loss was squared_error'): trained(1, out=tmp_path/'whole', resume=True, loss=cross_entropy)
+    with pytest.raises(ValueError, match='loss was squared_error'):
+        trained(1, out=tmp_path/'whole', resume=True, loss=cross_entropy)
 
 def test_weights_of_other_programs_are_read(tmp_path):
     set_seed(0)
@@ -536,8 +625,15 @@ def test_weights_of_other_programs_are_read(tmp_path):
     assert all(v.equal(b.state_dict()[k]) for k,v in a.state_dict().items())
 
 def test_any_kind_of_number_is_written_and_checked(tmp_path):
-    kinds = dict(a=torch.ones(()), b=torch.zeros(0, 3), c=torch.tensor([True, False]), d=torch.ones(3, dtype=torch.bfloat16), e=torch.ones(2, dtype=torch.float64),
-                 f=torch.arange(6).view(2, 3).T, g=torch.ones(1, 2, 3, 4).to(memory_format=torch.channels_last), h=torch.ones(2, dtype=torch.int8))
+    kinds = dict(
+        a=torch.ones(()),
+        b=torch.zeros(0, 3),
+        c=torch.tensor([True, False]),
+        d=torch.ones(3, dtype=torch.bfloat16),
+        e=torch.ones(2, dtype=torch.float64),
+        f=torch.arange(6).view(2, 3).T,
+        g=torch.ones(1, 2, 3, 4).to(memory_format=torch.channels_last),
+        h=torch.ones(2, dtype=torch.int8))
     write_tensors(tmp_path/'a', kinds, {})
     back,_ = read_tensors(tmp_path/'a')
     assert back.keys()==kinds.keys() and all(v.dtype==kinds[k].dtype and v.equal(kinds[k]) for k,v in back.items())
@@ -560,7 +656,9 @@ def test_the_disk_is_tried_before_the_first_step(tmp_path):
     "A limit on a file's size stands for the full disk"
     stepped = []
     class Watched(torch.optim.Adam):
-        def step(self, *args, **kw): stepped.append(1); return super().step(*args, **kw)
+        def step(self, *args, **kw):
+            stepped.append(1)
+            return super().step(*args, **kw)
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, old[1]))
@@ -570,7 +668,12 @@ def test_the_disk_is_tried_before_the_first_step(tmp_path):
 
 def test_what_is_not_its_own_stays(tmp_path):
     "Other files, those of other programs that look like leftovers, and weights of another training"
-    mine = {'.mine.safetensors.7': 'x', '.model.safetensors.old': 'y', '.checkpoint.safetensors': 'z', 'notes.txt': 'n', 'trial.safetensors': 't'}
+    mine = {
+        '.mine.safetensors.7': 'x',
+        '.model.safetensors.old': 'y',
+        '.checkpoint.safetensors': 'z',
+        'notes.txt': 'n',
+        'trial.safetensors': 't'}
     for name,text in mine.items(): (tmp_path/name).write_text(text)
     (tmp_path/'.checkpoint.safetensors.12').write_text('half written')
     (tmp_path/'.model.safetensors.34').write_text('half written')
@@ -599,7 +702,10 @@ def refused(said, net=None, d=None, **kw):
     "`fit` raises a ValueError that says so, before the first step."
     class Never(torch.optim.SGD): step = never
     set_seed(1)
-    with pytest.raises(ValueError, match=said): fit(model() if net is None else net, data() if d is None else d, epochs=1, quiet=True, opt=lambda p, lr: Never(p, lr=lr), **kw)
+    net = model() if net is None else net
+    d = data() if d is None else d
+    def opt(p, lr): return Never(p, lr=lr)
+    with pytest.raises(ValueError, match=said): fit(net, d, epochs=1, quiet=True, opt=opt, **kw)
 
 def with_labels(part, **change):
     "The bars, with the labels of a part changed."
@@ -639,26 +745,59 @@ def test_weights_and_scores_are_looked_at():
 def test_one_step_a_batch():
     refused('`gradient_accumulation_steps` is 4', accelerator=training.new_accelerator(gradient_accumulation_steps=4))
 
-@pytest.mark.parametrize('kw', [dict(epochs=None), dict(epochs=True), dict(epochs='2'), dict(epochs=0), dict(epochs=-1), dict(epochs=1.5), dict(batch_size=None), dict(batch_size=0),
-    dict(batch_size=[]), dict(lr=None), dict(lr='1'), dict(lr=True), dict(lr=-1), dict(lr=float('nan')), dict(lr=float('inf')), dict(seed=None), dict(seed=-1), dict(seed='x'),
-    dict(seed=2**32), dict(save_every=0), dict(save_every=None), dict(out=3), dict(out=''), dict(out=[]), dict(opt=None), dict(opt='adam'), dict(loss=None), dict(loss='mse'),
-    dict(schedule=None), dict(schedule=1.), dict(on_epoch=3), dict(on_epoch=[]), dict(accelerator=0), dict(model=None), dict(model='lenet'), dict(data=None), dict(data=[])], ids=str)
+odd_arguments = dict(
+    epochs=[None, True, '2', 0, -1, 1.5],
+    batch_size=[None, 0, []],
+    lr=[None, '1', True, -1, float('nan'), float('inf')],
+    seed=[None, -1, 'x', 2**32],
+    save_every=[0, None],
+    out=[3, '', []],
+    opt=[None, 'adam'],
+    loss=[None, 'mse'],
+    schedule=[None, 1.],
+    on_epoch=[3, []],
+    accelerator=[0],
+    model=[None, 'lenet'],
+    data=[None, []])
+
+@pytest.mark.parametrize('kw', [{name: o} for name,odd in odd_arguments.items() for o in odd], ids=str)
 def test_odd_arguments_of_fit(kw):
     name = [*kw][0]
-    with pytest.raises(ValueError, match='`data.train` is None' if name=='data' else f'`{name}` is'): fit(**dict(model=model(), data=data(), quiet=True) | kw)
+    said = '`data.train` is None' if name=='data' else f'`{name}` is'
+    with pytest.raises(ValueError, match=said): fit(**dict(model=model(), data=data(), quiet=True) | kw)
 
 x4,y4 = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])
 odd_calls = {
-    'scores None': ('scores', lambda: squared_error(None, y4)), 'scores a list': ('scores', lambda: squared_error([[1.]], torch.tensor([0]))),
-    'scores over time': ('scores', lambda: cross_entropy(torch.zeros(5, 4, 3), y4)), 'labels one-hot': ('y', lambda: squared_error(x4, x4)), 'labels bool': ('y', lambda: cross_entropy(x4, y4>0)),
-    'labels None': ('y', lambda: squared_error(x4, None)), 'smoothing': ('smoothing', lambda: cross_entropy(x4, y4, True)), 'smoothing text': ('smoothing', lambda: cross_entropy(x4, y4, '0.1')),
-    'seed text': ('seed', lambda: set_seed('3')), 'seed True': ('seed', lambda: set_seed(True)), 'seed half': ('seed', lambda: set_seed(.5)), 'evaluate a function': ('model', lambda: evaluate(len, data().test)),
-    'evaluate None': ('dataset', lambda: evaluate(model(), None)), 'evaluate a number': ('dataset', lambda: evaluate(model(), 3)), 'batch of 0': ('batch_size', lambda: evaluate(model(), data().test, 0)),
-    'evaluate seed': ('seed', lambda: evaluate(model(), data().test, seed='a')), 'save nothing': ('model', lambda: save_weights(None, 'a')), 'save nowhere': ('path', lambda: save_weights(model(), None)),
-    'load a number': ('path', lambda: read_tensors(3)), 'load into None': ('model', lambda: load_weights(None, 'a')), 'write a list': ('tensors', lambda: write_tensors('a', [1], {})),
-    'write what JSON lacks': ('meta', lambda: write_tensors('a', {}, dict(a=object()))), 'undisturbed': ('model', lambda: undisturbed('net').__enter__()), 'describe': ('opt', lambda: describe(model(), data(), None)),
-    'rates of None': ('model', lambda: warn_of_rates(None, x4)), 'rates low': ('low', lambda: warn_of_rates(model(), x4, low='0')), 'cosine': ('progress', lambda: cosine(None)), 'cosine nan': ('progress', lambda: cosine(float('nan'))),
-    'settings': ('threads', lambda: check_settings(1e-3, 0, threads=[])), 'a checkpoint of None': ('path', lambda: read_checkpoint(None, {}))}
+    'scores None': ('scores', lambda: squared_error(None, y4)),
+    'scores a list': ('scores', lambda: squared_error([[1.]], torch.tensor([0]))),
+    'scores over time': ('scores', lambda: cross_entropy(torch.zeros(5, 4, 3), y4)),
+    'labels one-hot': ('y', lambda: squared_error(x4, x4)),
+    'labels bool': ('y', lambda: cross_entropy(x4, y4>0)),
+    'labels None': ('y', lambda: squared_error(x4, None)),
+    'smoothing': ('smoothing', lambda: cross_entropy(x4, y4, True)),
+    'smoothing text': ('smoothing', lambda: cross_entropy(x4, y4, '0.1')),
+    'seed text': ('seed', lambda: set_seed('3')),
+    'seed True': ('seed', lambda: set_seed(True)),
+    'seed half': ('seed', lambda: set_seed(.5)),
+    'evaluate a function': ('model', lambda: evaluate(len, data().test)),
+    'evaluate None': ('dataset', lambda: evaluate(model(), None)),
+    'evaluate a number': ('dataset', lambda: evaluate(model(), 3)),
+    'batch of 0': ('batch_size', lambda: evaluate(model(), data().test, 0)),
+    'evaluate seed': ('seed', lambda: evaluate(model(), data().test, seed='a')),
+    'save nothing': ('model', lambda: save_weights(None, 'a')),
+    'save nowhere': ('path', lambda: save_weights(model(), None)),
+    'load a number': ('path', lambda: read_tensors(3)),
+    'load into None': ('model', lambda: load_weights(None, 'a')),
+    'write a list': ('tensors', lambda: write_tensors('a', [1], {})),
+    'write what JSON lacks': ('meta', lambda: write_tensors('a', {}, dict(a=object()))),
+    'undisturbed': ('model', lambda: undisturbed('net').__enter__()),
+    'describe': ('opt', lambda: describe(model(), data(), None)),
+    'rates of None': ('model', lambda: warn_of_rates(None, x4)),
+    'rates low': ('low', lambda: warn_of_rates(model(), x4, low='0')),
+    'cosine': ('progress', lambda: cosine(None)),
+    'cosine nan': ('progress', lambda: cosine(float('nan'))),
+    'settings': ('threads', lambda: check_settings(1e-3, 0, threads=[])),
+    'a checkpoint of None': ('path', lambda: read_checkpoint(None, {}))}
 
 @pytest.mark.parametrize('name', odd_calls)
 def test_odd_calls_are_told_by_name(name):
@@ -667,10 +806,11 @@ def test_odd_calls_are_told_by_name(name):
 
 def test_numbers_of_numpy_are_numbers():
     import numpy as np
-    kinds = dict(epochs=np.int64(2), batch_size=np.int32(16), lr=np.float32(.5)/512, seed=np.int64(1), save_every=np.uint8(7))
+    kinds = dict(epochs=np.int64(2), batch_size=np.int32(16), seed=np.int64(1), save_every=np.uint8(7))
+    lr = np.float32(.5)/512
     set_seed(np.int64(1))
     net = model()
-    run = fit(net, data(), quiet=True, **kinds)
+    run = fit(net, data(), quiet=True, lr=lr, **kinds)
     theirs = net.state_dict()
     set_seed(1)
     net = model()
@@ -703,7 +843,12 @@ def test_a_model_without_encoder_learns_from_spike_trains(capfd):
     assert next(iter(batches(evenly(d.valid, 5), 5)))[0].shape==(6, 5, 12)
 
 def test_where_it_is_watched(monkeypatch):
-    for test,notebook,tty,where in (('1', True, True, 'log'), ('', True, True, 'notebook'), ('', False, True, 'terminal'), ('', False, False, 'log')):
+    places = [
+        ('1', True, True, 'log'),
+        ('', True, True, 'notebook'),
+        ('', False, True, 'terminal'),
+        ('', False, False, 'log')]
+    for test,notebook,tty,where in places:
         monkeypatch.setenv('IN_TEST', test)
         monkeypatch.setattr(training, 'IN_NOTEBOOK', notebook)
         monkeypatch.setattr(sys.stderr, 'isatty', lambda tty=tty: tty, raising=False)

@@ -20,7 +20,8 @@ def house():
 def python(d, *args):
     "What Python prints in the copy of the project at `d`"
     env = os.environ | dict(PYTHONPATH=str(d), OMP_NUM_THREADS='1')
-    r = subprocess.run([sys.executable, *args], cwd=d, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    cmd = [sys.executable, *args]
+    r = subprocess.run(cmd, cwd=d, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert r.returncode == 0, r.stdout[-3000:] + r.stderr[-3000:]
     return r.stdout
 

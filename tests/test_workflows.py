@@ -13,7 +13,8 @@ class Strict(yaml.SafeLoader):
         assert len(keys) == len(set(keys)), f'a key stands twice: {keys}'
         return super().construct_mapping(node, deep)
 
-flows = {p.name: yaml.load(p.read_text(encoding='utf-8'), Strict) for p in sorted((root/'.github/workflows').glob('*.y*ml'))}
+files = sorted((root/'.github/workflows').glob('*.y*ml'))
+flows = {p.name: yaml.load(p.read_text(encoding='utf-8'), Strict) for p in files}
 jobs = [pytest.param(f, f['jobs'][n], id=f'{name} {n}') for name,f in flows.items() for n in f['jobs']]
 cfg = get_config(root)
 
@@ -38,14 +39,16 @@ def test_bounds_are_tested_at_both_ends():
     assert ends == dict(lowest=pythons()[0], newest=pythons()[-1], colab='3.12')
 
 def test_site_is_made_with_a_supported_python():
-    used = [s['with']['python-version'] for s in flows['deploy.yml']['jobs']['build']['steps'] if 'setup-python' in s.get('uses', '')]
+    steps = flows['deploy.yml']['jobs']['build']['steps']
+    used = [s['with']['python-version'] for s in steps if 'setup-python' in s.get('uses', '')]
     assert len(used) == 1 and used[0] in pythons()
 
 @pytest.mark.parametrize('flow, job', jobs)
 def test_job_is_bounded(flow, job):
     assert job['timeout-minutes'] <= 90 and job['runs-on'] == 'ubuntu-latest'
     assert flow['permissions'] == {'contents': 'read'} and 'group' in flow['concurrency']
-    assert job.get('permissions', {}) == ({'pages': 'write', 'id-token': 'write'} if any('deploy-pages' in s.get('uses', '') for s in job['steps']) else {})
+    deploys = any('deploy-pages' in s.get('uses', '') for s in job['steps'])
+    assert job.get('permissions', {}) == ({'pages': 'write', 'id-token': 'write'} if deploys else {})
 
 @pytest.mark.parametrize('flow, job', jobs)
 def test_steps(flow, job):
@@ -73,7 +76,8 @@ def test_issue_form(path):
     form = yaml.load(path.read_text(encoding='utf-8'), Strict)
     assert form['name'] and form['description'] and len(form['body'])>1
     ids = [o['id'] for o in form['body']]
-    assert len(ids) == len(set(ids)) and all(o['type'] in ('textarea', 'input', 'dropdown') and o['attributes']['label'] for o in form['body'])
+    assert len(ids) == len(set(ids))
+    for o in form['body']: assert o['type'] in ('textarea', 'input', 'dropdown') and o['attributes']['label']
     assert any(o.get('validations', {}).get('required') for o in form['body'])
 
 def test_hooks_are_local():

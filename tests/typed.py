@@ -1,5 +1,5 @@
-"""What a user writes, for `test_types.py`: mypy reads it, and nobody runs it. A line with `type: ignore` has a mistake that mypy must find:
-if it does not, mypy says that the comment is not needed, and the test fails."""
+"""What a user writes, for `test_types.py`: mypy reads it, and nobody runs it. A line with `type: ignore` has a mistake
+that mypy must find: if it does not, mypy says that the comment is not needed, and the test fails."""
 from pathlib import Path
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,9 @@ lenet(norm=3)                         # type: ignore[arg-type]
 build('vgg9', num_classes=10)
 
 # A network of one's own
-mine = nn.Sequential(Poisson(10), Conv2d(1, 8, 5), LIF(leak=.95, threshold=1.), AvgPool2d(2), Flatten(), Linear(1152, 10), Integrator())
+mine = nn.Sequential(
+    Poisson(10), Conv2d(1, 8, 5), LIF(leak=.95, threshold=1.), AvgPool2d(2),
+    Flatten(), Linear(1152, 10), Integrator())
 LIF(leek=.95)                         # type: ignore[call-arg]
 LIF(leak='slow')                      # type: ignore[arg-type]
 images, labels = next(iter(batches(data.train, 100)))

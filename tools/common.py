@@ -18,7 +18,7 @@ def project_copy():
     with TemporaryDirectory() as d: yield Path(copytree(root, Path(d).resolve()/'project', ignore=made))
 
 def share_kernels(package):
-    "Let the copy of snnkit in the folder `package` find what numba has compiled here, and leave what it compiles: numba knows a source by its content"
+    "Let the snnkit in the folder `package` share what numba has compiled here: numba knows a source by its content"
     for folder in {o.parent for o in package.rglob('*.py')}:
         ours,theirs = root/'snnkit'/folder.relative_to(package)/'__pycache__',folder/'__pycache__'
         if not ours.parent.exists(): continue # the records, which lie elsewhere in the project
@@ -31,8 +31,9 @@ def share_kernels(package):
 
 def run(cmd, cwd, **env):
     "Run `cmd` of this environment on the copy of the project at `cwd`; end with all it printed if it fails"
-    env = os.environ | dict(PYTHONPATH=str(cwd), IPYTHONDIR=str(cwd/'.ipython'), PATH=f"{bin_}:{os.environ['PATH']}") | env
-    r = subprocess.run(cmd, cwd=cwd, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    own = dict(PYTHONPATH=str(cwd), IPYTHONDIR=str(cwd/'.ipython'), PATH=f"{bin_}:{os.environ['PATH']}")
+    r = subprocess.run(cmd, cwd=cwd, env=os.environ | own | env, text=True, stdin=subprocess.DEVNULL,
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if r.returncode: sys.exit(f"{r.stdout}\n`{' '.join(map(str, cmd))}` failed")
 
 def files(d, *folders):
@@ -48,12 +49,12 @@ def notebooks(d):
     return [d/'nbs'/p for p in sorted(nbs, key=lambda p: (p.name not in first, p.parent.name=='walkthrough', p.name))]
 
 def badge(nb, cfg):
-    "The badge that opens the notebook `nb`, a path within nbs/, in Colab; nbdev's configuration `cfg` knows the repository"
+    "The badge that opens `nb`, a path within nbs/, in Colab; nbdev's configuration `cfg` knows the repository"
     colab = f'https://colab.research.google.com/github/{cfg.user}/{cfg.repo}/blob/{cfg.branch}/nbs/{nb}'
     return f'[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})'
 
 def alts(cell, directives):
-    "The alt text of each output of `cell`, as Quarto gives them out: `fig-alt` is one for all, or a list with one for each"
+    "The alt text of each output of `cell`, as Quarto gives it: `fig-alt` is one for all, or a list with one for each"
     alt,n = yaml.safe_load(directives.get('fig-alt', '')) or '',len(cell.get('outputs', []))
     return (alt + n*[''])[:n] if isinstance(alt, list) else n*[alt]
 

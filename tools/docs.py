@@ -1,7 +1,8 @@
-"""Builds the docs site in a copy of the project and checks it: every notebook is in the sidebar and has a page with content, every
-figure has alt text, every link leads somewhere; every exported function and class has its entry, and an example: code that a reader
-sees on some page uses it. (That a badge opens each page in Colab is for readme.py to check.) The publisher is Quarto (`nbdev-docs`),
-a large program; here PyPI's smalldocs renders what nbdev hands to Quarto. `--out _docs` keeps the site."""
+"""Builds the docs site in a copy of the project and checks it: every notebook is in the sidebar and has a page with
+content, every figure has alt text, every link leads somewhere; every exported function and class has its entry, and an
+example: code that a reader sees on some page uses it. (That a badge opens each page in Colab is for readme.py to
+check.) The publisher is Quarto (`nbdev-docs`), a large program; here PyPI's smalldocs renders what nbdev hands to
+Quarto. `--out _docs` keeps the site."""
 import ast,inspect,os,re,sys,warnings
 from importlib import import_module
 from shutil import copytree,rmtree
@@ -18,7 +19,7 @@ from common import alts,exported,notebooks,project_copy,report
 numbered = re.compile(r'((?:\]\((?!\w+:)|- )(?:[^)\s/]*/)*)\d+[a-zA-Z0-9]*_(?=[^)\s/]*\.ipynb)')
 
 def process(d):
-    "Make from the project at `d` what Quarto would render, with pages named as nbdev's links name them; also give nbdev's warnings"
+    "Make from the project at `d` what Quarto would render, with pages named as nbdev links them; also nbdev's warnings"
     sys.path.insert(0, str(d)) # the copy's modules, not the installed ones
     os.environ['IPYTHONDIR'] = str(d/'.ipython')
     with working_directory(d), warnings.catch_warnings(record=True) as found:
@@ -32,33 +33,37 @@ def process(d):
     return proc,[str(o.message) for o in found if re.search(r'\W(nbdev|fastcore)\W', o.filename)]
 
 def unseen(name, nb):
-    "The figures of the page `name` that its processed notebook `nb`, which Quarto reads, shows without saying what is to be seen"
+    "The figures that the notebook `nb`, processed for the page `name`, shows without saying what is to be seen"
     for c in nb.cells:
-        if c.cell_type == 'markdown' and re.search(r'!\[\s*\]\(', c.source): yield f'{name}, cell {c.id}: a picture without alt text'
+        bare = c.cell_type == 'markdown' and re.search(r'!\[\s*\]\(', c.source)
+        if bare: yield f'{name}, cell {c.id}: a picture without alt text'
         for o,alt in zip(c.get('outputs', []), alts(c, c.directives)):
             if any(k.startswith('image/') for k in o.get('data', {})) and len(alt.split()) < 5:
                 yield f'{name}, cell {c.id}: a figure without alt text; `#| fig-alt: "..."` says what is seen'
 
 def undocumented(mod, name, d):
-    "Is `name` a method of a class that `mod` exports, and without a docstring, its own or a parent's? (The tests see to functions and classes.)"
+    "Is `name` a method of a class that `mod` exports, without a docstring? (The tests see to functions and classes.)"
     kind,_,method = name.partition('.')
-    if kind not in exported(mod, d) or not method or method[0] == '_' or method in ('forward', 'extra_repr'): return False # torch's own interface
-    return not inspect.getdoc(getattr(getattr(import_module(mod), kind), method))
+    if kind not in exported(mod, d) or not method: return False
+    if method[0] == '_' or method in ('forward', 'extra_repr'): return False # torch's own interface
+    return not inspect.getdoc(getattr(getattr(import_module(mod), kind), method)) # its own, or a parent's
 
 def nodes(cell): return (o for tree in cell.parsed_() or () for o in ast.walk(tree))
 
 def starred(mod, d):
-    "What `from mod import *` brings, as name: (module, name): what `mod` exports, or what the modules do that it takes all of in turn"
+    "What `from mod import *` brings, as name: (module, name), from `mod` or from the modules that it takes all of"
     body = ast.parse((d/mod.replace('.', '/')).with_suffix('.py').read_text(encoding='utf-8')).body
     taken = [o for o in body if isinstance(o, ast.ImportFrom) and o.level and o.names[0].name == '*']
     if not taken: return {n: (mod, n) for n in exported(mod, d)}
     return {k: v for o in taken for k,v in starred(f'snnkit.{o.module}', d).items()}
 
 def stands_for(nb, mod, d):
-    "What names mean in the notebook `nb`, which exports `mod`: (module, name) of what it exports and imports, (module, '') of a module"
+    "What names mean in `nb`, which exports `mod`: (module, name) of its own and of imports, (module, '') of modules"
     known = {o: (mod, o) for o in exported(mod, d)} if mod else {}
     for o in (o for c in nb.cells for o in nodes(c)):
-        if isinstance(o, ast.Import): known |= {a.asname: (a.name, '') for a in o.names if a.asname and a.name.startswith('snnkit.')}
+        if isinstance(o, ast.Import):
+            named = [a for a in o.names if a.asname and a.name.startswith('snnkit.')]
+            known |= {a.asname: (a.name, '') for a in named}
         if not isinstance(o, ast.ImportFrom) or not (o.module or '').startswith('snnkit'): continue
         for a in o.names:
             if a.name == '*': known |= starred(o.module, d)
@@ -68,12 +73,17 @@ def stands_for(nb, mod, d):
                 known[a.asname or a.name] = (module, '') if is_module else (o.module, a.name)
     return known
 
+def is_example(cell):
+    "Does a reader see the code of `cell`, and is it not the package's own?"
+    if cell.directives.keys() & {'hide', 'export', 'exports', 'exporti'}: return False
+    return 'false' not in map(cell.directives.get, ('echo', 'include'))
+
 def examples(nb, d):
     "Which exported names, as (module, name), the code that a reader sees in the notebook `nb` uses"
     mod = next((f"snnkit.{c.directives['default_exp']}" for c in nb.cells if 'default_exp' in c.directives), None)
     known = stands_for(nb, mod, d)
     for c in nb.cells:
-        if c.directives.keys() & {'hide', 'export', 'exports', 'exporti'} or 'false' in map(c.directives.get, ('echo', 'include')): continue
+        if not is_example(c): continue
         for o in nodes(c):
             if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Load): yield known.get(o.id)
             if isinstance(o, ast.Attribute) and isinstance(o.value, ast.Name):
@@ -84,7 +94,9 @@ def entries(site, d, ids):
     "What the docs `site` of the project at `d` lacks for its functions and classes; `ids` are the anchors of its pages"
     used = {o for nb in notebooks(d) for o in examples(read_nb(nb), d)}
     from snnkit._modidx import d as index
-    for mod,name,link in ((mod, name.removeprefix(mod+'.'), link) for mod,names in index['syms'].items() for name,(link,_) in names.items()):
+    listed = [(mod, name, link) for mod,names in index['syms'].items() for name,(link,_) in names.items()]
+    for mod,name,link in listed:
+        name = name.removeprefix(mod+'.')
         to,anchor = link.split('#')
         if undocumented(mod, name, d): yield f'{to}: {name} has no docstring'
         if name not in exported(mod, d): continue # internal, or within a class
@@ -94,7 +106,8 @@ def entries(site, d, ids):
 def problems(site, d):
     "What is wrong with the docs `site` of the project at `d`"
     yield from (f'{src}: broken link {href}' for src,href in site.broken)
-    yield from (f'{p.src}: no content' for p in site.pages.values() if len(re.sub('<[^>]+>', '', p.html).split()) < 20)
+    def words(page): return re.sub('<[^>]+>', '', page.html).split()
+    yield from (f'{p.src}: no content' for p in site.pages.values() if len(words(p)) < 20)
     nbs,sidebar = [o.relative_to(d/'nbs').as_posix() for o in notebooks(d)],(d/'nbs/_quarto.yml').read_text()
     yield from (f'{o}: not in the sidebar in nbs/_quarto.yml' for o in nbs if f'- {o}\n' not in sidebar)
     for p in sorted(site.root.rglob('*.ipynb')): yield from unseen(p.stem, read_nb(p))
@@ -102,11 +115,12 @@ def problems(site, d):
     ids = {p: set(re.findall(r' id="([^"]+)"', text)) for p,text in pages.items()}
     for p,text in pages.items():
         for to,anchor in re.findall(r'<a [^>]*href="([^":#]*)#([^"]+)"', text):
-            if anchor not in ids.get((p.parent/to).resolve() if to else p, anchor): yield f'{p.name}: broken link {to}#{anchor}'
+            page = (p.parent/to).resolve() if to else p
+            if anchor not in ids.get(page, anchor): yield f'{p.name}: broken link {to}#{anchor}'
     yield from entries(site, d, ids)
 
 def redirects(site, d):
-    "Write a page at each old address that a notebook of the project at `d` names in `aliases`, as Quarto does; what is wrong with them"
+    "Write a page at each old address that notebooks of `d` name in `aliases`, as Quarto does; what is wrong with them"
     for nb in notebooks(d):
         fm = nb_frontmatter(read_nb(nb))
         page = nbpath2html(nb.relative_to(d/'nbs')).as_posix()
@@ -124,6 +138,8 @@ def main(out:str=''): # Folder to write the site to
         proc,warned = process(d)
         site = build(proc, quiet=True)
         found = warned + list(redirects(site, d)) + list(problems(site, d))
-        if out: rmtree(out, ignore_errors=True), copytree(site.out, out)
+        if out:
+            rmtree(out, ignore_errors=True)
+            copytree(site.out, out)
         report(found, 'The docs are made from nbs/*.ipynb and nbs/_quarto.yml.')
     print(f'docs: {len(site.pages)} pages, no broken link, alt text for every figure, an example for every name')

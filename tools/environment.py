@@ -1,4 +1,4 @@
-"Environments that hold what a user would have and no more: the wheel, and by links what it requires of what is installed here."
+"Environments that hold what a user would have and no more: the wheel, and links to what it requires of what is here."
 import sys,venv
 from importlib.metadata import distributions
 from pathlib import Path
@@ -24,7 +24,8 @@ def closure(reqs, folders, skip=()):
         r = todo.pop()
         n,extras = canonicalize_name(r.name),tuple(sorted(r.extras)) or ('',)
         if n in skip or (n, extras) in found: continue
-        if n not in have or not r.specifier.contains(have[n].version, prereleases=True): sys.exit(f'{r} is not installed')
+        fits = n in have and r.specifier.contains(have[n].version, prereleases=True)
+        if not fits: sys.exit(f'{r} is not installed')
         found[n, extras] = have[n]
         todo += needs(have[n], extras)
     return [*dict.fromkeys(found.values())]
@@ -35,7 +36,7 @@ def link(dist, site):
         if not (site/top).exists(): (site/top).symlink_to(Path(dist.locate_file(top)).resolve())
 
 def environment(at, wheel, more=(), folders=(), skip=()):
-    "A new environment in the folder `at`: `wheel`, what it requires, and `more`, from `folders` and from here; its Python"
+    "A new environment in `at`: `wheel`, what it requires, and `more`, from `folders` and from here; its Python"
     venv.create(at, symlinks=True)
     py,site = at/'bin/python',next(at.glob('lib/python*/site-packages'))
     run([sys.executable, '-m', 'pip', '--python', py, 'install', '-q', '--no-deps', '--no-index', wheel], at)

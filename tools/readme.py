@@ -1,10 +1,12 @@
-"""Makes README.md from nbs/index.ipynb, the table of notebooks in it, and how every notebook begins in Colab: badge and installation.
+"""Makes README.md from nbs/index.ipynb, the table of notebooks in it, and how every notebook begins in Colab: badge and
+installation.
 
-The markdown cell of index.ipynb that starts with `<!-- notebooks -->` is filled in here: a row for each notebook, with its title,
-its `>` summary and a badge that opens it in Colab. So the table also shows in Jupyter and on the docs site, and the repository's
-address stands in pyproject.toml alone. Every notebook has the same badge in a cell of its own below its title, and a first cell
-that installs, where it runs in Colab, the package of the same repository. README.md then is the home page as nbdev would show it:
-pictures go to images/, links to notebooks lead into nbs/. `--check` changes nothing, and fails if something would change."""
+The markdown cell of index.ipynb that starts with `<!-- notebooks -->` is filled in here: a row for each notebook, with
+its title, its `>` summary and a badge that opens it in Colab. So the table also shows in Jupyter and on the docs site,
+and the repository's address stands in pyproject.toml alone. Every notebook has the same badge in a cell of its own
+below its title, and a first cell that installs, where it runs in Colab, the package of the same repository. README.md
+then is the home page as nbdev would show it: pictures go to images/, links to notebooks lead into nbs/. `--check`
+changes nothing, and fails if something would change."""
 import re
 from base64 import b64decode
 from difflib import unified_diff
@@ -26,11 +28,11 @@ def row(path):
     return f"| [{fm.get('title', path.stem)}]({path}) | {fm.get('description', '')} | {badge(path, cfg)} |"
 
 def headed(path):
-    "The notebook at `path` with its installation first, and its badge in a cell of its own below the title's, of which nbdev makes front matter"
+    "The notebook at `path` with its installation first, and its badge in a cell of its own below the title's"
     nb,want = read_nb(path),badge(path.relative_to(root/'nbs'), cfg)
     if not nb.cells[0].source.startswith('#| hide\n! [ -e /content ]'): nb.cells.insert(0, mk_cell(install))
     nb.cells[0].source = install
-    title = next(i for i,c in enumerate(nb.cells) if c.cell_type == 'markdown')
+    title = next(i for i,c in enumerate(nb.cells) if c.cell_type == 'markdown') # of which nbdev makes front matter
     nb.cells[title].source = re.sub(r'\s*\[!\[Open in Colab\]\S*', '', nb.cells[title].source)
     if not nb.cells[title+1].source.startswith('[![Open in Colab]'): nb.cells.insert(title+1, mk_cell(want, 'markdown'))
     nb.cells[title+1].source = want
@@ -39,8 +41,10 @@ def headed(path):
 def home(nb):
     "The notebook `nb`, which is index.ipynb, with its table of notebooks filled in"
     cells = [c for c in nb.cells if c.source.startswith(marker)]
-    if len(cells) != 1: report(['nbs/index.ipynb'], f'One markdown cell must start with `{marker}`, for the table of notebooks.')
-    cells[0].source = '\n'.join([marker, '', '| Notebook | What it shows | |', '|---|---|---|', *map(row, notebooks(root))])
+    mend = f'One markdown cell must start with `{marker}`, for the table of notebooks.'
+    if len(cells) != 1: report(['nbs/index.ipynb'], mend)
+    head = marker, '', '| Notebook | What it shows | |', '|---|---|---|'
+    cells[0].source = '\n'.join([*head, *map(row, notebooks(root))])
     return nb
 
 def linked(text):
@@ -58,11 +62,12 @@ def output(o, alt, pics):
 
 def parts(cell, pics):
     "The pieces of markdown that `cell` becomes"
-    off = {k for k,v in cell.directives_.items() if v == 'false'} # Quarto's `echo: false`, `output: false`, `include: false`
+    off = {k for k,v in cell.directives_.items() if v == 'false'} # of Quarto's `echo`, `output` and `include`
     if cell.cell_type == 'markdown': yield linked(cell.source)
     if cell.cell_type != 'code' or 'include' in off: return
     if 'echo' not in off: yield f'```python\n{cell.source.strip()}\n```'
-    if 'output' not in off: yield from (output(o, alt, pics) for o,alt in zip(cell.outputs, alts(cell, cell.directives_)))
+    if 'output' in off: return
+    for o,alt in zip(cell.outputs, alts(cell, cell.directives_)): yield output(o, alt, pics)
 
 @call_parse
 def main(check:bool=False): # Change nothing, and fail if something would change?
@@ -75,7 +80,9 @@ def main(check:bool=False): # Change nothing, and fail if something would change
     old = files(root, 'images') | {o: (root/o).read_bytes() for o in (*nbs, 'README.md') if (root/o).exists()}
     todo = [o for o in sorted(old.keys() | new.keys()) if old.get(o) != new.get(o)]
     readmes = [o.get('README.md', b'').decode().splitlines() for o in (old, new)]
-    if check: report([f'{o}: out of date' for o in todo] + list(unified_diff(*readmes, n=1, lineterm='')), '`make readme` mends that.')
+    if check:
+        changes = unified_diff(*readmes, n=1, lineterm='')
+        report([*(f'{o}: out of date' for o in todo), *changes], '`make readme` mends that.')
     for o in todo:
         (root/o).parent.mkdir(exist_ok=True)
         (root/o).write_bytes(new[o]) if o in new else (root/o).unlink()

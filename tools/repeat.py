@@ -1,6 +1,6 @@
-"""Does a record come out again? Draws records at random, or takes those that took the least time, runs them again and compares.
-On the kind of processor and with the versions that made a record its numbers must come out bit by bit, elsewhere nearly.
-`tools/repeat.py --n 5 --seed 1 --data ../data` draws five and finds the data sets in that folder."""
+"""Does a record come out again? Draws records at random, or takes those that took the least time, runs them again and
+compares. On the kind of processor and with the versions that made a record its numbers must come out bit by bit,
+elsewhere nearly. `tools/repeat.py --n 5 --seed 1 --data ../data` draws five and finds the data sets in that folder."""
 from random import Random
 from tempfile import TemporaryDirectory
 from fastcore.script import call_parse
@@ -42,6 +42,8 @@ def main(n:int=5,          # So many records
     for r in some:
         with TemporaryDirectory() as d: found = repeat(r, d, data)
         name = f"{r['config']['data']}, {describe(config_of(r))}, seed {r['config']['seed']}"
-        print(f"{name}: test {r['test_accuracy']:.2%}, {'; '.join(found) or 'the same'}{'' if is_here(r) else ' (of another machine)'}", flush=True)
+        outcome = '; '.join(found) or 'the same'
+        where = '' if is_here(r) else ' (of another machine)'
+        print(f"{name}: test {r['test_accuracy']:.2%}, {outcome}{where}", flush=True)
         wrong += [f'{name}: {o}' for o in found]
     report(wrong, 'A record must come out again.')

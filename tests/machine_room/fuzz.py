@@ -489,7 +489,7 @@ def record(net, watch):
     return calls,hooks
 
 def hear_terms(net):
-    "A dictionary that the way back fills: of each bias of a synapse, the sums of the absolute gradients it is a sum of."
+    "A dictionary that the way back fills: for a synapse's bias, the sums of the absolute gradients it is a sum of."
     terms = {}
     def listen(name):
         def add(g): terms[name] = terms.get(name, 0) + g.abs().transpose(0, 2).flatten(1).sum(1)

@@ -1,5 +1,6 @@
 """The kernels' instructions do not look whether an index is within its array. So random layers run here on arrays that
-end where forbidden memory begins, with numbers before them that must stay: reading or writing past either end is found."""
+end where forbidden memory begins, with numbers before them that must stay: reading or writing past either end is
+found."""
 import os,subprocess,sys
 import pytest
 
@@ -109,7 +110,8 @@ def linear(g):
 
 def neuron(g):
     soft = pick(g, 'zero', 'subtract')
-    return LIF(pick(g, 1., .9), .5, reset=soft, refractory=pick(g, 0, 0, 2), grad=pick(g, 'spike_bp', 'spike_bp', 'atan'))
+    leak,refractory = pick(g, 1., .9),pick(g, 0, 0, 2)
+    return LIF(leak, .5, reset=soft, refractory=refractory, grad=pick(g, 'spike_bp', 'spike_bp', 'atan'))
 
 def conv(g):
     C,O = widths(g)
@@ -158,7 +160,8 @@ print('done')
 rooms = 'memory', 'trains', 'synapses', 'roads' # which ask for memory
 
 def call(*args):
-    return subprocess.run([sys.executable, '-c', *args], capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS='1'))
+    env = os.environ | dict(OMP_NUM_THREADS='1')
+    return subprocess.run([sys.executable, '-c', *args], capture_output=True, text=True, env=env)
 
 @pytest.mark.parametrize('layer,n', dict(linear=40, conv=20, pooled=12, planes=4, images=4).items())
 def test_no_kernel_reads_or_writes_beyond_its_arrays(layer, n):

@@ -72,13 +72,15 @@ def test_modes_of_two_threads_do_not_meet():
     small,seen,steps = torch.ones(2, 1, 1, 4, 4),{},[threading.Event() for _ in range(3)]
     def a():
         with use('torch'):
-            steps[0].set(); steps[1].wait(10)
+            steps[0].set()
+            steps[1].wait(10)
             seen['a'] = road_of(many)
         steps[2].set()
     def b():
         steps[0].wait(10)
         with use('numba'):
-            steps[1].set(); steps[2].wait(10)
+            steps[1].set()
+            steps[2].wait(10)
             seen['b'] = road_of(small)
     threads = [threading.Thread(target=f) for f in (a, b)]
     for t in threads: t.start()
@@ -91,12 +93,15 @@ def test_after_a_fork():
         import os, signal, torch
         from snnkit.layers import dense, use
         from snnkit.layers import Conv2d, LIF
-        torch.manual_seed(0); torch.set_num_threads(2)
+        torch.manual_seed(0)
+        torch.set_num_threads(2)
         net = torch.nn.Sequential(Conv2d(2, 8, 3, bias=False), LIF(.2), Conv2d(8, 8, 3, bias=False), LIF(.2))
         x = (torch.rand(6, 4, 2, 9, 9)<.5).float()
         def answer():
             net.zero_grad()
-            with use('numba'): y = dense(net(x)); y.sum().backward()
+            with use('numba'):
+                y = dense(net(x))
+                y.sum().backward()
             return [y.detach(), *[p.grad.clone() for p in net.parameters()]]
         want = answer()
         if not (child := os.fork()):
@@ -310,7 +315,8 @@ def test_a_norm_of_two_readers_takes_note_once(name, read):
         found.append(norm)
     plain,norm = found
     assert norm.num_batches_tracked==1
-    assert_close(norm.running_mean, plain.running_mean); assert_close(norm.running_var, plain.running_var)
+    assert_close(norm.running_mean, plain.running_mean)
+    assert_close(norm.running_var, plain.running_var)
 
 @pytest.mark.parametrize('first', ['reader', 'neuron'])
 def test_a_norm_that_is_called_twice_before_the_way_back(first):
@@ -381,7 +387,9 @@ def test_fresh_processes_with_fresh_caches_agree(tmp_path):
         net,x = lenet(num_steps=20),torch.rand(16, 1, 28, 28)
         opt = torch.optim.SGD(net.parameters(), .1)
         for _ in range(6):
-            opt.zero_grad(); net(x).pow(2).sum().backward(); opt.step()
+            opt.zero_grad()
+            net(x).pow(2).sum().backward()
+            opt.step()
         bits = [p.detach().contiguous().numpy().tobytes() for p in net.parameters()]
         print(hashlib.sha256(b''.join(bits)).hexdigest())'''
     assert len({works(python(code, XDG_CACHE_HOME=tmp_path/str(i))) for i in range(2)})==1

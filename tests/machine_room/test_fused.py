@@ -1,5 +1,6 @@
-"""The fused kernels against the neuron in closed form. Without a GPU the tests of what they compute run in a Python of their own, whose Triton
-interprets its kernels (that is decided when `snnkit.engine.fused` is imported, and other tests want it as it is); what the compiler makes of them is looked at here."""
+"""The fused kernels against the neuron in closed form. Without a GPU the tests of what they compute run in a Python of
+their own, whose Triton interprets its kernels (that is decided when `snnkit.engine.fused` is imported, and other tests
+want it as it is); what the compiler makes of them is looked at here."""
 import os,subprocess,sys
 from functools import partial
 from itertools import product
@@ -26,27 +27,36 @@ def compiler(f): return f if compiled else None
 
 few = settings(max_examples=60 if cuda else 12, deadline=None, derandomize=True) # the interpreter takes its time
 grads = 'spike_bp', 'straight_through', *surrogates, partial(atan, slope=2), lambda v: torch.exp(-v*v)
-neurons = st.fixed_dictionaries(dict(leak=st.one_of(st.just(1.), st.floats(.3, 1)), threshold=st.floats(.2, 3), reset=st.sampled_from(['zero', 'subtract']),
-                                     refractory=st.one_of(st.integers(0, 5), st.integers(30, 80)), grad=st.sampled_from(grads)))
+neurons = st.fixed_dictionaries(dict(
+    leak=st.one_of(st.just(1.), st.floats(.3, 1)),
+    threshold=st.floats(.2, 3),
+    reset=st.sampled_from(['zero', 'subtract']),
+    refractory=st.one_of(st.integers(0, 5), st.integers(30, 80)),
+    grad=st.sampled_from(grads)))
 shapes = st.lists(st.integers(1, 5), min_size=0, max_size=3)
 lengths = st.one_of(st.integers(1, 70), st.sampled_from([31, 32, 33, 63, 64, 65]))
+dtypes = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64])
+seeds = st.integers(0, 10**6)
 
-def currents(T, shape, seed, dtype=torch.float32): return (torch.randn(T, *shape, generator=seeded('x', seed))+.3).to(dev, dtype)
+def currents(T, shape, seed, dtype=torch.float32):
+    return (torch.randn(T, *shape, generator=seeded('x', seed))+.3).to(dev, dtype)
 
 def gradient(f, x, g, **kw):
     x = x.detach().requires_grad_()
-    s = f(x, **kw); s.backward(g)
+    s = f(x, **kw)
+    s.backward(g)
     return s.detach(), x.grad
 
 if not cuda and compiled:
     def test_under_the_interpreter():
-        r = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', __file__], env=os.environ | dict(TRITON_INTERPRET='1'), capture_output=True, text=True)
+        cmd = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', __file__]
+        r = subprocess.run(cmd, env=os.environ | dict(TRITON_INTERPRET='1'), capture_output=True, text=True)
         assert r.returncode==0, r.stdout
         print(r.stdout)
 
 @on_device
 @few
-@given(neurons, lengths, shapes, st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]), st.integers(0, 10**6))
+@given(neurons, lengths, shapes, dtypes, seeds)
 def test_equals_the_closed_form(kw, T, shape, dtype, seed):
     "In half precision: equals float32's, rounded once for the gradient and, with a surrogate, once for its slope"
     x,g = currents(T, shape, seed, dtype),currents(T, shape, seed+1, dtype)
@@ -54,24 +64,28 @@ def test_equals_the_closed_form(kw, T, shape, dtype, seed):
     (s,dx),(s2,dx2) = gradient(fused_lif, x, g, **kw),gradient(lif, x.to(wide), g.to(wide), **kw)
     assert s.dtype==dx.dtype==dtype and s.to(wide).equal(s2)
     rel = {torch.float64: 1e-12, torch.float32: 1e-5}.get(dtype, 2*torch.finfo(dtype).eps)
-    assert (dx.to(wide)-dx2).norm() <= rel*dx2.norm() + 1e-6*(dtype==torch.float16), f'{(dx.to(wide)-dx2).norm()} of {dx2.norm()}'
+    off = (dx.to(wide)-dx2).norm()
+    assert off <= rel*dx2.norm() + 1e-6*(dtype==torch.float16), f'{off} of {dx2.norm()}'
 
 @on_device
 @few
-@given(st.integers(1, 6), st.integers(1, 40), st.permutations(range(4)), st.integers(1, 2), st.sampled_from(['spike_bp', 'atan']), st.integers(0, 10**6))
+@given(st.integers(1, 6), st.integers(1, 40), st.permutations(range(4)), st.integers(1, 2),
+       st.sampled_from(['spike_bp', 'atan']), seeds)
 def test_takes_any_layout(T, n, order, step, grad, seed):
     "Permuted dimensions, holes, one current expanded over time, one gradient expanded over neurons"
     x = currents(T, (2*step, 3, n), seed).permute(*order)
     x = x.contiguous().permute(*map(order.index, range(4)))[:, ::step]
     g = currents(T, (2, 1, 1), seed+1).expand_as(x)
     for o in (x, x[:1].expand(T, -1, -1, -1)):
-        (s,dx),(s2,dx2) = gradient(fused_lif, o, g, refractory=1, grad=grad),gradient(lif, o.contiguous(), g.contiguous(), refractory=1, grad=grad)
+        s,dx = gradient(fused_lif, o, g, refractory=1, grad=grad)
+        s2,dx2 = gradient(lif, o.contiguous(), g.contiguous(), refractory=1, grad=grad)
         assert s.equal(s2) and torch.allclose(dx, dx2, rtol=1e-5, atol=1e-7)
 
 @on_device
 def test_spikes_of_a_channels_last_convolution_lie_channels_last():
     x = currents(12, (3, 4, 5), 0).to(memory_format=torch.channels_last).unflatten(0, (6, 2)).requires_grad_()
-    s = fused_lif(x); s.backward(torch.ones_like(s))
+    s = fused_lif(x)
+    s.backward(torch.ones_like(s))
     assert s.stride()==x.stride()==x.grad.stride() and s.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
 
 @on_device
@@ -130,11 +144,18 @@ def test_without_learning_only_spikes_are_made():
     with torch.no_grad(): assert fused_lif(x.clone().requires_grad_()).equal(s)
 
 @on_device
-@pytest.mark.parametrize('grad,size', [('spike_bp', 8+4), ('straight_through', 8), ('atan', 8+2*40), (atan, 8+2*40)], ids=['spike_bp', 'straight_through', 'named', 'function'])
+@pytest.mark.parametrize('grad,size', [
+    pytest.param('spike_bp', 8+4, id='spike_bp'),
+    pytest.param('straight_through', 8, id='straight_through'),
+    pytest.param('atan', 8+2*40, id='named'),
+    pytest.param(atan, 8+2*40, id='function')])
 def test_keeps_bits_and_no_more_than_it_must(grad, size):
     "Of a neuron, over 40 steps: two words of bits; one number for spike-BP, or a slope a step in the currents' dtype"
     x,kept = currents(40, (7,), 0, torch.bfloat16).requires_grad_(),[]
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t): fused_lif(x, grad=grad)
+    def keep(t):
+        kept.append(t.nbytes)
+        return t
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t): fused_lif(x, grad=grad)
     assert sum(kept)==7*size
 
 @on_device
@@ -150,8 +171,10 @@ def test_whole_lenet(kw):
     net = lenet(num_classes=3, image_size=12, num_steps=10, kappa=8., leak=.9, **kw).to(dev)
     x = torch.rand(2, 1, 12, 12, generator=seeded(1)).to(dev)
     def run():
-        torch.manual_seed(2); net.zero_grad()
-        y = net(x); (y-torch.eye(2, 3, device=dev)).pow(2).sum().backward()
+        torch.manual_seed(2)
+        net.zero_grad()
+        y = net(x)
+        (y-torch.eye(2, 3, device=dev)).pow(2).sum().backward()
         return y.detach(), [p.grad.clone() for p in net.parameters()]
     with use('torch'): y,plain = run()
     with use('triton'): y2,ours = run()
@@ -162,18 +185,26 @@ def build(kernel, cc=90, extra={}, **kw):
     "Compile `kernel` as `fused_lif` does, for an NVIDIA GPU that need not be here; what is not in `kw` is a number"
     names = [p.name for p in kernel.params]
     numbers = dict(T='i32', N='i64', leak='fp64', threshold='fp64', log_leak='fp64')
-    types = {n: numbers[n] if n in numbers else kw[n] if isinstance(kw[n], str) and kw[n].startswith('*') else 'constexpr' for n in names}
+    def type_of(n):
+        if n in numbers: return numbers[n]
+        is_pointer = isinstance(kw[n], str) and kw[n].startswith('*')
+        return kw[n] if is_pointer else 'constexpr'
+    types = {n: type_of(n) for n in names}
     fixed = {(i,): kw[n] for i,n in enumerate(names) if types[n]=='constexpr'}
-    return triton.compile(ASTSource(kernel, types, fixed), target=GPUTarget('cuda', cc, 32), options=fused._options | extra).asm
+    source,gpu = ASTSource(kernel, types, fixed),GPUTarget('cuda', cc, 32)
+    return triton.compile(source, target=gpu, options=fused._options | extra).asm
 
 def options(name, dtype, subtract, rest, cc=90, **kw):
     "The tensors that `fused_lif` hands its kernels for the gradient `name`, and their options"
-    wide = '*fp64' if dtype=='*fp64' else '*fp32'
-    common = dict(bits='*i32', scale=wide if name=='spike_bp' else None, slope=None if name in ('spike_bp', 'straight_through') else dtype, REST=rest, SUBTRACT=subtract,
-                  ACC=tl.float64 if dtype=='*fp64' else tl.float32, BLOCK=512, cc=cc)
+    wide,acc = ('*fp64', tl.float64) if dtype=='*fp64' else ('*fp32', tl.float32)
+    scale = wide if name=='spike_bp' else None
+    slope = None if name in ('spike_bp', 'straight_through') else dtype
+    common = dict(bits='*i32', scale=scale, slope=slope, REST=rest, SUBTRACT=subtract, ACC=acc, BLOCK=512, cc=cc)
     return common | dict(x=dtype, spikes=dtype, NAME=name) | kw, common | dict(g=dtype, dx=dtype) | kw
 
-variants = [*product(['spike_bp', 'atan'], ['*bf16', '*fp32', '*fp64'], [(False, 0), (True, 3)]), *product([*surrogates, 'straight_through', ''], ['*fp32'], [(False, 3)])]
+variants = [
+    *product(['spike_bp', 'atan'], ['*bf16', '*fp32', '*fp64'], [(False, 0), (True, 3)]),
+    *product([*surrogates, 'straight_through', ''], ['*fp32'], [(False, 3)])]
 
 @compiler
 def test_compiles_for_gpus(tmp_path, monkeypatch):
@@ -189,7 +220,7 @@ def test_compiles_for_gpus(tmp_path, monkeypatch):
 @compiler
 @pytest.mark.parametrize('dtype,fma', [('*fp32', 'FFMA'), ('*fp64', 'DFMA')])
 def test_no_product_is_fused_with_a_sum(tmp_path, monkeypatch, dtype, fma):
-    "The scan itself has no such instruction; with the leak correction's division, which is made of them, it has more of them if fusion is allowed"
+    "The scan has no such instruction; the leak correction's division has, and has more of them if fusion is allowed"
     monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
     scan,corrected = (options(name, dtype, True, 3)[0] for name in ('straight_through', 'spike_bp'))
     assert fma not in build(fused._forward, **scan)['sass']

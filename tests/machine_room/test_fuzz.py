@@ -1,5 +1,6 @@
 """Three hundred random networks by the engine and by plain torch, with double precision as the judge; thousands on
-request: `python tests/machine_room/fuzz.py --nets 5000 --seed 7`. And the judge is judged: an engine that is wrong is found out."""
+request: `python tests/machine_room/fuzz.py --nets 5000 --seed 7`. And the judge is judged: an engine that is wrong is
+found out."""
 import subprocess,sys
 from collections import Counter
 from pathlib import Path

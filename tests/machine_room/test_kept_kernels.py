@@ -12,7 +12,8 @@ from snnkit.engine import kept
 from snnkit.engine.kept import Compiled
 
 root = kept.me()==0
-as_root = pytest.mark.skipif(not root or not shutil.which('setpriv'), reason='only root may give files away or become another user')
+why = 'only root may give files away or become another user'
+as_root = pytest.mark.skipif(not root or not shutil.which('setpriv'), reason=why)
 posix = pytest.mark.skipif(kept.me() is None, reason='Windows has no owners and modes')
 nobody = 65534
 
@@ -40,7 +41,7 @@ def forget(monkeypatch, tmp_path):
 
 @pytest.fixture
 def work(tmp_path, forget):
-    "Import a module of kernels in a folder anew, as another process would, and call one: was it on disk, and what was said?"
+    "Import a module of kernels anew, as another process would, and call one: was it on disk, and what was said?"
     folder = tmp_path/'work'
     folder.mkdir()
     (folder/'mine.py').write_text(source)
@@ -134,7 +135,8 @@ def test_a_change_of_a_neighbour_is_noticed(tmp_path, forget):
     found = []
     for n in 1, 2:
         (package/'b.py').write_text(f'from snnkit.engine.kept import inner\n@inner\ndef step(x): return x + {n}\n')
-        found.append(subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True).stdout)
+        r = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True)
+        found.append(r.stdout)
     assert found==['1.0\n', '2.0\n']
 
 def test_what_is_typed_at_a_prompt_is_not_kept():
@@ -143,8 +145,13 @@ def test_what_is_typed_at_a_prompt_is_not_kept():
     space['advance'](np.zeros(3))
     assert space['advance'].stats.cache_path is None
 
-damages = dict(empty=lambda b: b'', short=lambda b: b[:len(b)//2], checksum_only=lambda b: b[:32], garbage=lambda b: os.urandom(len(b)),
-               longer=lambda b: b+b'\0', old=lambda b: b[32:])
+damages = dict(
+    empty=lambda b: b'',
+    short=lambda b: b[:len(b)//2],
+    checksum_only=lambda b: b[:32],
+    garbage=lambda b: os.urandom(len(b)),
+    longer=lambda b: b+b'\0',
+    old=lambda b: b[32:])
 
 @pytest.mark.parametrize('damage', damages)
 def test_damaged_kernels_are_compiled_anew_and_replaced(work, damage):
@@ -200,7 +207,12 @@ def others(work, what):
         if what=='writable file': o.chmod(0o666)
         if what=='owner of the file': os.chown(o, nobody, -1)
 
-whose = ['writable folder', 'group', 'writable file', pytest.param('owner of the folder', marks=as_root), pytest.param('owner of the file', marks=as_root)]
+whose = [
+    'writable folder',
+    'group',
+    'writable file',
+    pytest.param('owner of the folder', marks=as_root),
+    pytest.param('owner of the file', marks=as_root)]
 
 @posix
 @pytest.mark.parametrize('what', whose)
@@ -245,17 +257,19 @@ def test_links_are_not_followed(work, trap, tmp_path):
     hits,said = work()
     assert hits==0 and 'is a link' in said[0]
 
-may_read = ['--inh-caps=+dac_read_search', '--ambient-caps=+dac_read_search'] # anything, wherever Python lies; but write nothing
+# Anything, wherever Python lies; but write nothing
+may_read = ['--inh-caps=+dac_read_search', '--ambient-caps=+dac_read_search']
 
 def run_as(uid, code, folder, limit=None, **env):
     "Run `code` in a process of user `uid`, who finds this kit's source, or a copy, in `folder`"
     def prepare():
         if limit is not None: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     paths = [str(folder), *(o for o in sys.path if o and Path(o).name!=Path(snnkit.__path__[0]).parent.name)]
-    env = dict(PATH=os.environ['PATH'], PYTHONPATH=os.pathsep.join(paths), PYTHONDONTWRITEBYTECODE='1', HOME='/nonexistent',
-               OMP_NUM_THREADS='1') | env
+    own = dict(PATH=os.environ['PATH'], PYTHONPATH=os.pathsep.join(paths), PYTHONDONTWRITEBYTECODE='1',
+               HOME='/nonexistent', OMP_NUM_THREADS='1')
     become = [] if uid is None else ['setpriv', f'--reuid={uid}', f'--regid={uid}', '--clear-groups', *may_read]
-    r = subprocess.run([*become, sys.executable, '-c', dedent(code)], env=env, capture_output=True, text=True, cwd=folder, preexec_fn=prepare)
+    cmd = [*become, sys.executable, '-c', dedent(code)]
+    r = subprocess.run(cmd, env=own | env, capture_output=True, text=True, cwd=folder, preexec_fn=prepare)
     assert r.returncode==0, r.stderr[-3000:]
     return r.stdout.split(),r.stderr
 
@@ -266,22 +280,28 @@ call = '''
     print(int(x[0]), sum(mine.advance.stats.cache_hits.values()), mine.advance.stats.cache_path)
 '''
 
+def found_again(uid, folder, **env):
+    "The kernel that one process of user `uid` compiles, and the next one finds without a warning: its path"
+    (first,_),(second,said) = (run_as(uid, call, folder, **env) for _ in range(2))
+    assert [first[:2], second[:2]]==[['1', '0'], ['1', '1']] and 'UserWarning' not in said
+    return second[2]
+
 @pytest.fixture
 def house(tmp_path_factory):
     "A folder with a copy of the kit and the module of kernels, which only its owner may write"
     folder = tmp_path_factory.mktemp('house')
-    shutil.copytree(snnkit.__path__[0], folder/'snnkit', ignore=shutil.ignore_patterns('__pycache__', 'weights', 'digits'))
+    left_out = shutil.ignore_patterns('__pycache__', 'weights', 'digits')
+    shutil.copytree(snnkit.__path__[0], folder/'snnkit', ignore=left_out)
     (folder/'mine.py').write_text(source)
     return folder
 
 @as_root
 def test_users_share_an_installation(house, tmp_path):
-    "Another user cannot write beside the source, and so keeps kernels in a folder of their own; without one, the kernel runs all the same"
+    "Who cannot write beside the source keeps kernels in a folder of their own; without one, the kernel runs as well"
     home = house/'home'
     home.mkdir()
     os.chown(home, nobody, nobody)
-    found = [run_as(nobody, call, house, HOME=str(home)) for _ in range(2)]
-    assert [o[0][:2] for o in found]==[['1', '0'], ['1', '1']] and found[1][0][2].startswith(str(home)) and 'UserWarning' not in found[1][1]
+    assert found_again(nobody, house, HOME=str(home)).startswith(str(home))
     (values,hits,path),said = run_as(nobody, call, house)
     assert (values, hits, path)==('1', '0', 'None')
     assert said.count('Compiled kernels cannot be kept')==1 and 'NUMBA_CACHE_DIR' in said
@@ -293,8 +313,7 @@ def test_users_share_a_cache_folder(house, tmp_path):
     shared.mkdir()
     shared.chmod(0o777)
     for uid in 0, nobody:
-        found = [run_as(uid, call, house, NUMBA_CACHE_DIR=str(shared)) for _ in range(2)]
-        assert [o[0][:2] for o in found]==[['1', '0'], ['1', '1']] and found[1][0][2].endswith(f'-{uid}') and 'UserWarning' not in found[1][1]
+        assert found_again(uid, house, NUMBA_CACHE_DIR=str(shared)).endswith(f'-{uid}')
     mine,theirs = (next(shared.glob(f'*-{o}')) for o in (0, nobody))
     shutil.rmtree(mine)
     theirs.rename(mine) # as another user may in a folder that all may write
@@ -319,7 +338,7 @@ network = '''
 @posix
 @pytest.mark.parametrize('room', [0, 100])
 def test_full_disk(tmp_path, room):
-    "A layer's forward pass with files that cannot grow: it runs, one warning tells why it will be slow again, and nothing is left behind"
+    "With files that cannot grow a layer runs, one warning tells why it will be slow again, and nothing is left behind"
     out,said = run_as(None, network, Path(snnkit.__path__[0]).parent, limit=room, NUMBA_CACHE_DIR=str(tmp_path))
     assert out==['True'] and said.count('cannot be kept')==1 and str(tmp_path) in said
     assert not [o for o in tmp_path.rglob('*') if o.is_file()]
@@ -360,7 +379,8 @@ def test_windows(work, monkeypatch):
 
 def test_importing_writes_nothing(tmp_path):
     code = f'import os; os.environ["NUMBA_CACHE_DIR"] = {str(tmp_path/"new")!r}; import snnkit.engine.events'
-    subprocess.run([sys.executable, '-c', code], check=True, env=os.environ | dict(PYTHONPATH=os.pathsep.join(sys.path)))
+    env = os.environ | dict(PYTHONPATH=os.pathsep.join(sys.path))
+    subprocess.run([sys.executable, '-c', code], check=True, env=env)
     assert not (tmp_path/'new').exists()
 
 def test_kernels_are_compiled_once():
@@ -374,7 +394,9 @@ torch.manual_seed(0)
 with use('numba'): lenet(num_steps=6)(torch.rand(3, 1, 28, 28)).sum().backward()
 found = [o.stats for o in vars(events).values() if hasattr(o, 'stats')]
 print(sum(sum(o.cache_hits.values()) for o in found), sum(sum(o.cache_misses.values()) for o in found))'''
-    def call(): return [int(o) for o in subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()]
+    def call():
+        r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+        return [int(o) for o in r.stdout.split()]
     call()
     hits,misses = call()
     assert hits>=10 and misses==0

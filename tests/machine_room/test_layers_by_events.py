@@ -1,4 +1,5 @@
-"The layers by events equal the layers as torch computes them: norms, folds, residual blocks, dropout, and the networks of the models chapter."
+"""The layers by events equal the layers as torch computes them: norms, folds, residual blocks, dropout, and the
+networks of the models chapter."""
 import pytest, torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import nn
@@ -6,8 +7,8 @@ from same import assert_same, images, normed, randomised, resnet
 from snnkit.core import seeded
 from snnkit.encoding import poisson
 from snnkit.engine.trains import Current, Train, to_train
-from snnkit.layers import (LIF, BatchNorm2d, Conv2d, Dropout, MaxPool2d, Neuron, Poisson, Subsample, ThresholdBatchNorm2d, dense, fold,
-                           make_norm, norms, spike_trains, use, watch)
+from snnkit.layers import (LIF, BatchNorm2d, Conv2d, Dropout, MaxPool2d, Neuron, Poisson, Subsample,
+                           ThresholdBatchNorm2d, dense, fold, make_norm, norms, spike_trains, use, watch)
 from snnkit.models import build, calibrate, lenet, models
 from snnkit.spikebp import by_charge
 from test_models import rate_for, tiny
@@ -41,9 +42,11 @@ def test_gradients_of_the_charge(grad, norm):
     assert all(g.norm()>0 for g in grads.values())
 
 def test_fold_by_events():
-    "In single precision a sum near the threshold may round to its other side: every layer is fed the same train, and hardly any spike differs"
+    "A sum near the threshold may round to its other side: layers are fed the same train, and hardly any spike differs"
     torch.manual_seed(0)
-    net = randomised(nn.Sequential(Conv2d(1, 20, 5, bias=False), BatchNorm2d(20), LIF(), Conv2d(20, 40, 5, bias=False), ThresholdBatchNorm2d(40, .8), LIF(threshold=.8))).eval()
+    first = Conv2d(1, 20, 5, bias=False), BatchNorm2d(20), LIF()
+    second = Conv2d(20, 40, 5, bias=False), ThresholdBatchNorm2d(40, .8), LIF(threshold=.8)
+    net = randomised(nn.Sequential(*first, *second)).eval()
     slim,s,spikes,differ = fold(net),poisson(images(16, 1, 28, 28)*.5, 25, seeded(0)),0,0
     assert slim[0].weight.is_contiguous()
     with torch.no_grad(), use('numba'):
@@ -62,9 +65,12 @@ def test_subsampled_train():
     "Either form, with the same values and gradients"
     x = (images(5, 2, 3, 7, 7)<.4).float()
     for stride in (1, 2, 3):
-        with use('numba'): s = to_train(x.requires_grad_()); y = Subsample(stride)(s)
+        with use('numba'):
+            s = to_train(x.requires_grad_())
+            y = Subsample(stride)(s)
         (y*torch.arange(y.numel()).view_as(y)).sum().backward()
-        assert y.equal(x[..., ::stride, ::stride]) and x.grad.any(); x.grad = None
+        assert y.equal(x[..., ::stride, ::stride]) and x.grad.any()
+        x.grad = None
 
 @few
 @given(st.sampled_from([.1, .25, .5, .9]), shapes, seeds, st.booleans())
@@ -75,13 +81,15 @@ def test_a_mask_lasts_a_window(p, shape, seed, sparse):
     with use('numba' if sparse else 'torch'):
         y = Dropout(p)(to_train(x) if sparse else x)
         assert type(y) is (Train if sparse else torch.Tensor)
-        y = dense(y); y.sum().backward()
+        y = dense(y)
+        y.sum().backward()
     there = y.detach().amax(0)>0
     assert torch.allclose(y, there*x/(1-p)) and torch.allclose(x.grad*x, there*x/(1-p))
 
 def test_dropout_is_off_in_eval():
     with use('numba'):
-        for x in (images(4, 2, 3, 5, 5), to_train((images(4, 2, 3, 5, 5)<.3).float())): assert Dropout(.5).eval()(x) is x and Dropout(0)(x) is x
+        trains = images(4, 2, 3, 5, 5), to_train((images(4, 2, 3, 5, 5)<.3).float())
+        for x in trains: assert Dropout(.5).eval()(x) is x and Dropout(0)(x) is x
 
 def test_a_constant_current_by_events():
     "Computed for one step, it is what every step would give, with the gradients of all"
@@ -101,7 +109,8 @@ def test_neurons_read_through_a_norm(name):
     with torch.no_grad(), use('numba'): spikes = dense(LIF(threshold=.5)(a(current)))
     with torch.no_grad(): ties = (spikes!=LIF(threshold=.5)(b.plain(current))).float().mean()
     assert 0<spikes.mean()<1 and ties<1e-4 # where rounding decides
-    assert torch.allclose(a.running_mean, b.running_mean, atol=1e-6) and torch.allclose(a.running_var, b.running_var, atol=1e-5)
+    assert torch.allclose(a.running_mean, b.running_mean, atol=1e-6)
+    assert torch.allclose(a.running_var, b.running_var, atol=1e-5)
 
 @pytest.mark.parametrize('kind', ['shared', 'threshold'])
 @pytest.mark.parametrize('training', [True, False])
