@@ -6,7 +6,8 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/studies.htm
 
 # %% auto #0
 __all__ = ['recorded', 'fewer', 'reported', 'studies', 'whole', 'base_for', 'augment_for', 'ablation', 'depths', 'textbook',
-           'textbook_for', 'published', 'in_few_steps', 'few', 'routes', 'for_both', 'for_spikes', 'best_for', 'study']
+           'textbook_for', 'published', 'in_few_steps', 'few', 'routes', 'for_both', 'for_spikes', 'together',
+           'best_for', 'study']
 
 # %% ../nbs/experiment/12_studies.ipynb #8c15e3fa
 from dataclasses import replace
@@ -209,10 +210,17 @@ def for_spikes(
     rules = {'spike-BP': _with(first, grad='spike_bp'), 'gradient of the rate': _with(no_leak[1], grad='rate')}
     return losses | {'a norm a step': _with(first, norm='step')} | cells | rules
 
+# %% ../nbs/experiment/12_studies.ipynb #c40d8f3a
+def together(
+    base:Config # of the study
+)->tuple:       # the VGG in few steps, twice as long: without what helped, and with it
+    "The ingredients that helped on validation images, in one training."
+    _,longer = for_both(base)['twice the epochs']
+    return _with(longer, loss='cross_entropy', distill=.5)
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f32
 def _flat(pairs): return [c for pair in pairs.values() for c in pair]
-def _recipe(base): return with_twins(_flat(for_both(base))) + _flat(for_spikes(base))
+def _recipe(base): return with_twins([*_flat(for_both(base)), *together(base)]) + _flat(for_spikes(base))
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f2a
 def best_for(

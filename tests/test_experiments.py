@@ -418,7 +418,7 @@ def test_a_run_counts_once(record):
     for f in (E.table, E.increments, E.differences, E.one_by_one, E.best):
         with pytest.raises(ValueError, match='`records` is empty'): f([])
 
-networks = dict(ablation=12, norms=16, depths=16, bounded=12, folds=10, families=12, depthwise=4, recipe=29, headline=2)
+networks = dict(ablation=12, norms=16, depths=16, bounded=12, folds=10, families=12, depthwise=4, recipe=31, headline=2)
 
 @pytest.mark.parametrize('name, n', networks.items())
 def test_a_study_has_every_run_once(name, n):
