@@ -9,7 +9,8 @@ from common import root
 from snnkit.data import load
 from snnkit.layers import use
 
-lessons = sorted((root/'nbs'/'walkthrough').glob('[0-9]_*.ipynb'))
+walkthrough = root/'nbs'/'walkthrough'
+lessons = [*sorted(walkthrough.glob('[0-9]_*.ipynb')), walkthrough/'recipe.ipynb']
 knobs = {
     r"datasets = .*": "datasets = ['few']",
     r"datasets,deep = .*": "datasets,deep = ['few'],['few']",
