@@ -1,4 +1,4 @@
-"The house rules: chapters import only chapters before them, everything public is documented, cells are short, names are as agreed."
+"The house rules: chapters import only earlier ones, what is public is documented, cells are short, names as agreed."
 import ast,inspect,re,subprocess,sys
 from importlib import import_module
 from io import StringIO
@@ -12,13 +12,24 @@ from fastcore.nbio import nb_frontmatter,read_nb
 import common
 from common import notebooks,root
 
-names = dict(
-    core='need check_choice check_whole check_number seeded own_stream atomic cache_home', encoding='digits poisson direct latency Poisson Direct Latency', neuron='simulate', spikebp='lif',
-    layers='use dense Conv2d Linear AvgPool2d Flatten Dropout BatchNorm2d LIF IF Integrator norms fold Residual', models='lenet vgg vgg9 resnet9 resnet11 efficientnet twin calibrate',
-    data='load', training='fit evaluate set_seed', measures='firing_rates synaptic_ops energy error_increment accuracy_interval mcnemar break_even',
-    experiments='Config Store run run_all table', cli='train compare experiment') | {
-    'engine.events': 'Spikes Geometry Neuron Buffers', 'engine.memory': 'share scratch fresh free', 'engine.trains': 'to_train Train',
-    'engine.roads': 'peak_rate through', 'engine.fused': 'fused_lif through', 'engine.bench': 'bench'}
+names = {
+    'core': 'need check_choice check_whole check_number seeded own_stream atomic cache_home',
+    'encoding': 'digits poisson direct latency Poisson Direct Latency',
+    'neuron': 'simulate',
+    'spikebp': 'lif',
+    'layers': 'use dense Conv2d Linear AvgPool2d Flatten Dropout BatchNorm2d LIF IF Integrator norms fold Residual',
+    'models': 'lenet vgg vgg9 resnet9 resnet11 efficientnet twin calibrate',
+    'data': 'load',
+    'training': 'fit evaluate set_seed',
+    'measures': 'firing_rates synaptic_ops energy error_increment accuracy_interval mcnemar break_even',
+    'experiments': 'Config Store run run_all table',
+    'cli': 'train compare experiment',
+    'engine.events': 'Spikes Geometry Neuron Buffers',
+    'engine.memory': 'share scratch fresh free',
+    'engine.trains': 'to_train Train',
+    'engine.roads': 'peak_rate through',
+    'engine.fused': 'fused_lif through',
+    'engine.bench': 'bench'}
 
 def module(nb):
     "The module that notebook `nb` exports, or None"
@@ -84,23 +95,39 @@ def lines(source):
     "How many lines of code are in `source`"
     return sum(bool(o.strip()) and not o.strip().startswith('#') for o in source.splitlines())
 
-exported = [(p.name, c) for p,nb in nbs.items() for c in nb.cells if {'export', 'exports', 'exporti'} & c.directives.keys()]
+kinds = {'export', 'exports', 'exporti'}
+exported = [(p.name, c) for p,nb in nbs.items() for c in nb.cells if kinds & c.directives.keys()]
 
 @pytest.mark.parametrize('cell', [pytest.param(c, id=f'{nb} {c.id}') for nb,c in exported])
 def test_exported_cell_is_short(cell): assert lines(cell.source) <= 30
 
 def semicolons(source):
-    "The lines on which `source` puts a second statement"
+    "What stands on its line behind each semicolon of `source`"
     try: tokens = [*generate_tokens(StringIO(source).readline)]
     except (TokenError, IndentationError): return [] # a cell of IPython's, such as `! pip`
-    return [o.start[0] for o in tokens if o.type == OP and o.string == ';']
+    return [o.line[o.end[1]:].strip() for o in tokens if o.type == OP and o.string == ';']
+
+prose = re.compile(r'Markdown\(f""".*?"""\)', flags=re.S)
+
+def crowded(code):
+    "The lines of `code` that hold a second statement, or that a screen cuts"
+    return [o for o in semicolons(code) if o] + [o for o in code.splitlines() if len(o) > 120]
+
+@pytest.mark.parametrize('nb', [pytest.param(nb, id=p.name) for p,nb in nbs.items()])
+def test_cells_are_plain(nb):
+    "A paragraph that is made of numbers is one line"
+    code = {c.id: re.sub(r'^#\|.*$', '', c.source, flags=re.M) for c in nb.cells if c.cell_type == 'code'}
+    assert {k: found for k,o in code.items() if (found := crowded(prose.sub('', o)))} == {}
+
+scripts = [p for o in ('tests', 'tools') for p in sorted((root/o).rglob('*.py'))]
+
+@pytest.mark.parametrize('path', scripts, ids=lambda p: p.name)
+def test_scripts_are_plain(path): assert crowded(path.read_text()) == []
 
 @pytest.mark.parametrize('cell', [pytest.param(c, id=f'{nb} {c.id}') for nb,c in exported])
-def test_exported_lines_are_plain(cell):
-    "One statement a line, and no line that a screen cuts"
-    code = re.sub(r'^#\|.*$', '', cell.source, flags=re.M)
-    assert semicolons(code) == []
-    assert [o for o in code.splitlines() if len(o) > 120] == []
+def test_modules_need_no_semicolon(cell):
+    "In a notebook one at the end keeps a cell silent"
+    assert semicolons(cell.source) == []
 
 parts = 'network', 'experiment', 'rivals', 'doors', 'machine_room' # in the order of the book
 
@@ -118,14 +145,16 @@ def test_the_idea_comes_before_the_machine():
         code = '\n'.join(c.source for c in nb.cells if c.cell_type == 'code')
         assert re.findall(r'(?:from|import) snnkit\.engine\b.*', code) == [], p.name
 
-old_pages = 'encoding neuron spikebp events fused engine layers models data training measures experiments plots explorers cli bench'
+old_pages = ('encoding neuron spikebp events fused engine layers models data training measures experiments plots '
+             'explorers cli bench')
 
 def test_old_pages_lead_to_the_new():
     "Addresses from before the parts were folders; Quarto makes the pages that redirect"
     aliases = [o for nb in nbs.values() for o in nb_frontmatter(nb).get('aliases', [])]
     assert sorted(aliases) == sorted(f'/{o}.html' for o in old_pages.split())
 
-sources = [*nbs, *(root/'snnkit').rglob('*.py'), *(root/'tools').glob('*.py'), *(root/'tests').glob('*.py'), root/'Makefile']
+python = [*(root/'snnkit').rglob('*.py'), *(root/'tools').glob('*.py'), *(root/'tests').glob('*.py')]
+sources = [*nbs, *python, root/'Makefile']
 
 @pytest.mark.parametrize('path', sources, ids=lambda p: p.name)
 def test_no_work_left_for_later(path): assert not re.search(r'\b(TO[D]O|FIX[M]E)\b', path.read_text())
