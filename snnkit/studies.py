@@ -187,16 +187,16 @@ def for_both(
 )->dict:        # ingredient: the VGG in few steps without it, and with it
     "What may help the spiking network and its twin, each alone."
     first = few(base)
-    loss = _with(first, loss='cross_entropy')
-    longer = _with(first, epochs=2*first.epochs)
-    losses = {'cross-entropy': loss, 'smoothed labels': _with(loss[1], smoothing=.1)}
+    entropy = replace(first, loss='cross_entropy')
+    longer = replace(first, epochs=2*first.epochs)
+    losses = {'cross-entropy': (first, entropy), 'smoothed labels': _with(entropy, smoothing=.1)}
     slower,faster = (_with(first, lr=o*first.lr) for o in (.5, 2))
     rates = {'half the learning rate': slower, 'twice the learning rate': faster}
     others = {'weight decay': _with(first, weight_decay=.01), 'no warm-up': _with(first, schedule='cosine')}
     pools = {'max pools': _with_options(first, max_pools=True)}
     augment = augment_for(base.data)
-    slow = {'dropout': _with(longer[1], dropout=.2), 'changed images': _with(longer[1], augment=augment)}
-    return losses | rates | others | pools | {'twice the epochs': longer} | slow
+    slow = {'dropout': _with(longer, dropout=.2), 'changed images': _with(longer, augment=augment)}
+    return losses | rates | others | pools | {'twice the epochs': (first, longer)} | slow
 
 def for_spikes(
     base:Config # of the study
@@ -204,10 +204,10 @@ def for_spikes(
     "What may help the spiking network and its twin cannot have, each alone."
     first = few(base)
     entropy = replace(first, loss='cross_entropy')
-    no_leak = _with_options(first, leak=1.)
+    no_leak = replace(first, options=first.options | dict(leak=1.))
     losses = {'TET': _with(entropy, loss='tet'), "twin's answers": _with(entropy, distill=.5)}
-    cells = {'learned leak': _with_options(first, cell='snnkit.layers:PLIF'), 'no leak': no_leak}
-    rules = {'spike-BP': _with(first, grad='spike_bp'), 'gradient of the rate': _with(no_leak[1], grad='rate')}
+    cells = {'learned leak': _with_options(first, cell='snnkit.layers:PLIF'), 'no leak': (first, no_leak)}
+    rules = {'spike-BP': _with(first, grad='spike_bp'), 'gradient of the rate': _with(no_leak, grad='rate')}
     return losses | {'a norm a step': _with(first, norm='step')} | cells | rules
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f3a
