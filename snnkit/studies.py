@@ -67,14 +67,18 @@ def textbook(
     num_classes:int=10, # outputs K
     in_channels:int=1,  # image channels C
     image_size:int=28,  # height and width of the image
-    norm:str=None       # of any name: torch's batch norm behind every layer but the last
+    norm:str=None,      # of any name: torch's batch norm behind every layer but the last
+    bias:bool=True      # do its layers add one? Those of this kit do not
 )->nn.Sequential:       # images [B, C, H, W] -> scores [B, K]
     "LeNet's layers with ReLUs and torch's own initial weights, as a book on PyTorch would have them."
     def normed(kind, n): return [kind(n)] if norm else []
-    def stage(c, o): return [nn.Conv2d(c, o, 5, padding=2), *normed(nn.BatchNorm2d, o), nn.ReLU(), nn.AvgPool2d(2)]
+    def linear(n, o): return nn.Linear(n, o, bias=bias)
+    def stage(c, o):
+        conv = nn.Conv2d(c, o, 5, padding=2, bias=bias)
+        return [conv, *normed(nn.BatchNorm2d, o), nn.ReLU(), nn.AvgPool2d(2)]
     features,hidden = 50*(image_size//4)**2,200
-    head = [nn.Flatten(), nn.Linear(features, hidden), *normed(nn.BatchNorm1d, hidden), nn.ReLU()]
-    return nn.Sequential(*stage(in_channels, 20), *stage(20, 50), *head, nn.Linear(hidden, num_classes))
+    head = [nn.Flatten(), linear(features, hidden), *normed(nn.BatchNorm1d, hidden), nn.ReLU()]
+    return nn.Sequential(*stage(in_channels, 20), *stage(20, 50), *head, linear(hidden, num_classes))
 
 def textbook_for(
     base:Config # of a spiking LeNet

@@ -510,6 +510,12 @@ def test_the_textbook_has_no_spikes(changes):
     with pytest.raises(ValueError, match='textbook is to have kappa=3.0'):
         E.network(replace(c, kappa=3.), E.data_for(c))
 
+def test_the_textbook_may_lack_biases():
+    "As layers of the kit do: one less for every channel, hidden neuron and class"
+    c = replace(studies.textbook_for(tiny), options=dict(bias=False))
+    def size(c): return sum(p.numel() for p in E.network(c, E.data_for(c)).parameters())
+    assert size(replace(c, options={}))-size(c)==20+50+200+10
+
 def test_one_seed_is_enough():
     assert [c.seed for c in E.seeds([tiny], 7)]==[7] and {c.seed for c in studies.study('norms', of=7)}=={7}
 
