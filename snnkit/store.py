@@ -223,6 +223,8 @@ def key(
     return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 # %% ../nbs/experiment/10_store.ipynb #86f0d2e9
+_not_of_twins = 'distill', # fields that a twin cannot have, so that they say nothing of it
+
 def describe(
     config:Config,      # of a run
     base:Config=Config(), # what it is compared with
@@ -232,7 +234,8 @@ def describe(
     a,b = asdict(config),asdict(base)
     same_model = a['model']==b['model']
     usual = dict.fromkeys(b['options'], 'default') if same_model else {}
-    changed = {k: v for k,v in a.items() if v!=b[k] and k not in (*skip, 'options', 'ann')}
+    silent = (*skip, 'options', 'ann', *(_not_of_twins if config.ann else ()))
+    changed = {k: v for k,v in a.items() if v!=b[k] and k not in silent}
     told = usual | a['options'] | changed
     told = {k: v for k,v in told.items() if b['options'].get(k)!=v}
     text = ', '.join(f'{k}={v}' for k,v in told.items()) or 'baseline'

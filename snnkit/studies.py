@@ -198,9 +198,11 @@ def for_both(
     rates = {'half the learning rate': slower, 'twice the learning rate': faster}
     others = {'weight decay': _with(first, weight_decay=.01), 'no warm-up': _with(first, schedule='cosine')}
     pools = {'max pools': _with_options(first, max_pools=True)}
-    augment = augment_for(base.data)
-    slow = {'dropout': _with(longer, dropout=.2), 'changed images': _with(longer, augment=augment)}
-    return losses | rates | others | pools | {'twice the epochs': (first, longer)} | slow
+    slow = {'twice the epochs': (first, longer), 'dropout': _with(longer, dropout=.2)}
+    longest = replace(entropy, smoothing=.1, epochs=6*first.epochs)
+    spans = {'changed images': longer, 'changed images, for long': longest}
+    images = {name: _with(c, augment=augment_for(base.data)) for name,c in spans.items()}
+    return losses | rates | others | pools | slow | images
 
 def for_spikes(
     base:Config # of the study
@@ -233,9 +235,9 @@ def best_for(
     "The network of the headline: a LeNet by spike-BP for digits, a VGG in few steps for anything else."
     name,augment = named(base.data),augment_for(base.data)
     if name in ('digits', 'MNIST'): return replace(base, norm='shared', augment=augment, epochs=2*base.epochs)
-    longer = 4 if name=='FashionMNIST' else 6
-    soft = dict(loss='cross_entropy', smoothing=.1)
-    return replace(few(base), **soft, augment=augment, epochs=longer*base.epochs)
+    soft = replace(few(base), loss='cross_entropy', smoothing=.1, augment=augment)
+    if name=='FashionMNIST': return replace(soft, distill=.5, epochs=4*base.epochs)
+    return replace(soft, epochs=6*base.epochs)
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f2b
 def _headline(base): return with_twins([best_for(base)])
@@ -249,13 +251,13 @@ whole = 'MNIST','FashionMNIST' # headlines learn all of their images, unless tol
 def study(
     name:str,         # of the study, see `studies`
     data:str='MNIST', # name of the data set
-    of:tuple=None,    # seeds of the runs; 42, 43 and 44 if None, and 45 and 46 too for headlines on all images
+    of:tuple=None,    # seeds of the runs; 42, 43 and 44 if None, and 45 and 46 too for headlines
     **changes         # fields of `Config` for the base
 )->list:              # configurations
     "The runs of a study, each once, for `run_all`; raises ValueError for an unknown name."
     check_choice('name', name, studies)
-    large = name=='headline' and named(data) in whole
-    if large: changes = dict(part=None) | changes
-    if of is None: of = range(42, 47 if large else 45)
+    headline = name=='headline'
+    if headline and named(data) in whole: changes = dict(part=None) | changes
+    if of is None: of = range(42, 47 if headline else 45)
     configs = seeds(studies[name](base_for(data, **changes)), of)
     return list({key(c): c for c in configs}.values())
