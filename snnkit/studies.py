@@ -200,7 +200,7 @@ def for_both(
     pools = {'max pools': _with_options(first, max_pools=True)}
     slow = {'twice the epochs': (first, longer), 'dropout': _with(longer, dropout=.2)}
     longest = replace(entropy, smoothing=.1, epochs=6*first.epochs)
-    spans = {'changed images': longer, 'changed images, for long': longest}
+    spans = {'changed images': longer, 'changed images for long': longest}
     images = {name: _with(c, augment=augment_for(base.data)) for name,c in spans.items()}
     return losses | rates | others | pools | slow | images
 
