@@ -42,8 +42,8 @@ from snnkit.training import (
 )
 from .measures import accuracy_interval, costs, energy, error_increment, mcnemar, seed_interval, ways
 from snnkit.store import (
-    Config, Store, as_store, check_paths, config_of, describe, finite, is_path, key, losses, pack, provenance, resolve,
-    results_home, schedules, unpack
+    Config, Store, as_store, check_paths, config_of, describe, finite, is_path, its_twin, key, losses, pack, provenance,
+    resolve, results_home, schedules, unpack
 )
 
 # %% ../nbs/experiment/11_experiments.ipynb #7d41e0c6
@@ -194,8 +194,6 @@ def clock(
     return now-past
 
 # %% ../nbs/experiment/11_experiments.ipynb #0b1ec712
-its_twin = dict(ann=True, distill=0.) # what makes of a configuration that of its twin
-
 def objective(
     config:Config, # of a run
     teacher=None   # trained twin, or None

@@ -18,8 +18,8 @@ from torch import nn
 from .core import check_choice
 from .layers import norms
 from .data import named
-from .store import Config, key
-from .experiments import check_configs, folds, its_twin, seeds, with_twins
+from .store import Config, its_twin, key
+from .experiments import check_configs, folds, seeds, with_twins
 
 # %% ../nbs/experiment/12_studies.ipynb #57e3c0f9
 # how the networks of older records began
