@@ -308,15 +308,17 @@ class LIF(Neuron):
         threshold:float=1., # spike when the membrane is above it
         reset:str='zero',   # 'zero' or 'subtract'
         refractory:int=0,   # steps of rest after a spike
-        grad='spike_bp'     # 'spike_bp', 'bounded', 'straight_through', a surrogate's name, or a slope of `u-threshold`
+        grad='spike_bp',    # 'spike_bp', 'bounded', 'straight_through', a surrogate's name, or a slope of `u-threshold`
+        start:float=0.      # membrane before the first step, in thresholds, in [0, 1]
     ):
         super().__init__()
-        check_neuron(leak, threshold, reset, refractory, grad)
-        self.leak,self.threshold,self.reset,self.refractory,self.grad = leak,threshold,reset,refractory,grad
+        check_neuron(leak, threshold, reset, refractory, grad, start)
+        self.leak,self.threshold,self.reset,self.refractory = leak,threshold,reset,refractory
+        self.grad,self.start = grad,start
 
     def options(self):
         "What `lif` is called with, besides the currents."
-        return {o: getattr(self, o) for o in ('leak', 'threshold', 'reset', 'refractory', 'grad')}
+        return {o: getattr(self, o) for o in ('leak', 'threshold', 'reset', 'refractory', 'grad', 'start')}
 
     def check(self, x):
         super().check(x)
@@ -335,7 +337,9 @@ class LIF(Neuron):
         if type(self).step is not LIF.step: return super().plain(x) # a subclass with a step of its own
         return lif(dense(x), **self.options())
 
-    def extra_repr(self): return ', '.join(f'{k}={v!r}' for k,v in self.options().items())
+    def extra_repr(self):
+        shown = {k: v for k,v in self.options().items() if k!='start' or v}
+        return ', '.join(f'{k}={v!r}' for k,v in shown.items())
 
 # %% ../nbs/network/04_layers.ipynb #3110b2fb
 def unchanged(
@@ -354,9 +358,10 @@ class IF(LIF):
         threshold:float=.75,    # spike when the membrane is above it
         reset:str='zero',       # 'zero' or 'subtract'
         refractory:int=0,       # steps of rest after a spike
-        grad='straight_through' # as for `LIF`
+        grad='straight_through', # as for `LIF`
+        start:float=0.          # membrane before the first step, in thresholds, in [0, 1]
     ):
-        super().__init__(1., threshold, reset, refractory, grad)
+        super().__init__(1., threshold, reset, refractory, grad, start)
 
     def counterpart(self): return nn.Identity()
 

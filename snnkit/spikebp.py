@@ -44,7 +44,8 @@ def check_neuron(
     threshold:float,# spike when the membrane is above it, > 0
     reset:str,      # 'zero' or 'subtract'
     refractory:int, # steps of rest after a spike, >= 0
-    grad            # name of a gradient, or a derivative of `u - threshold`
+    grad,           # name of a gradient, or a derivative of `u - threshold`
+    start:float=0.  # membrane before the first step, in thresholds, in [0, 1]
 ):
     "Raise a ValueError unless the options describe a neuron."
     check_leak(leak)
@@ -52,6 +53,8 @@ def check_neuron(
     check_number('threshold', threshold, '(0, inf)', 'Usual is 1.')
     check_choice('reset', reset, ('zero', 'subtract'))
     check_whole('refractory', refractory, 0, 'Give it in time steps.')
+    check_constant('start', start)
+    check_number('start', start, '[0, 1]', 'It is given in thresholds: usual are 0 and 0.5.')
     if callable(grad): return
     check_choice('grad', grad, ('spike_bp', 'straight_through', *by_charge, *surrogates))
     counts = leak==1 and reset=='subtract' and refractory==0
@@ -156,12 +159,13 @@ def lif_step(
     threshold:float, # spike when the membrane is above it
     reset:str,       # 'zero' or 'subtract'
     refractory:int,  # steps of rest after a spike
-    grad             # as for `lif`
+    grad,            # as for `lif`
+    start:float=0.   # membrane before the first step, in thresholds
 )->tuple:            # spikes, shape [...], and the new state
     "One step of `lif` under autograd; of 'spike_bp' the factor NG is left out, which needs the whole window."
     need(grad not in by_charge, f'`grad` is {grad!r}', 'its gradient belongs to the whole window and not to a step',
          'Use `lif`, or another gradient.')
-    m,latest = (torch.zeros_like(x), ()) if state is None else state
+    m,latest = (torch.full_like(x, start*threshold), ()) if state is None else state
     awake = 1 - sum(latest) if refractory else 1.
     bp = grad in ('spike_bp', 'straight_through')
     scale = 1/threshold if grad=='spike_bp' else 1.
@@ -179,17 +183,18 @@ def lif_autograd(
     threshold:float=1.,  # spike when the membrane is above it
     reset:str='zero',    # 'zero' or 'subtract'
     refractory:int=0,    # steps of rest after a spike
-    grad='spike_bp'      # 'spike_bp', 'bounded', 'straight_through', a surrogate's name, or a slope of `u-threshold`
+    grad='spike_bp',     # 'spike_bp', 'bounded', 'straight_through', a surrogate's name, or a slope of `u-threshold`
+    start:float=0.       # membrane before the first step, in thresholds, in [0, 1]
 )->torch.Tensor:         # spike train, shape [T, ...]
     "The neuron as a plain time loop under autograd: slow, and the witness for `lif` (Lee et al. 2020)."
-    check_neuron(leak, threshold, reset, refractory, grad)
+    check_neuron(leak, threshold, reset, refractory, grad, start)
     check_currents(x)
     if grad=='bounded':
         x = torch.where(saturated(x, threshold), x.detach(), x)
         grad = 'spike_bp'
     state,out = None,[]
     for x_t in x:
-        s,state = lif_step(x_t, state, leak, threshold, reset, refractory, grad)
+        s,state = lif_step(x_t, state, leak, threshold, reset, refractory, grad, start)
         out.append(s)
     s = torch.stack(out)
     if grad=='spike_bp' and s.requires_grad:
@@ -204,10 +209,11 @@ def lif_forward(
     threshold:float,  # spike when the membrane is above it
     reset:str,        # 'zero' or 'subtract'
     refractory:int,   # steps of rest after a spike
-    keep:bool=False   # keep the potentials?
+    keep:bool=False,  # keep the potentials?
+    start:float=0.    # membrane before the first step, in thresholds
 )->tuple:             # spike train [T, ...], and potentials before reset [T, ...] or None
     "The neuron's forward pass, without autograd."
-    m,s = torch.zeros_like(x[0]),torch.empty_like(x)
+    m,s = torch.full_like(x[0], start*threshold),torch.empty_like(x)
     u = torch.empty_like(x) if keep else None
     for t,(x_t,s_t) in enumerate(zip(x, s)):
         awake = 1 - s[max(0, t-refractory):t].sum(0) if refractory else None
@@ -312,10 +318,11 @@ def stop_saturated(
 # %% ../nbs/network/03_spikebp.ipynb #7f78dafe
 class _LIF(Function):
     @staticmethod
-    def forward(ctx, x, leak, threshold, reset, refractory, grad):
+    def forward(ctx, x, leak, threshold, reset, refractory, grad, start):
         slope = surrogates.get(grad) if isinstance(grad, str) else grad
         full = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        s,u = lif_forward(full, leak, threshold, reset, refractory, keep=bool(slope) and ctx.needs_input_grad[0])
+        keep = bool(slope) and ctx.needs_input_grad[0]
+        s,u = lif_forward(full, leak, threshold, reset, refractory, keep, start)
         if grad=='rate': u = within_range(full, threshold)
         elif u is not None: u = slope(u.sub_(threshold))
         ctx.save_for_backward(s, u)
@@ -332,7 +339,7 @@ class _LIF(Function):
         if grad=='rate': dx = rate_backward(full, s, slope, threshold)
         elif slope is None: dx = spike_bp_backward(full, s, scale, reset, refractory)
         else: dx = surrogate_backward(full, s, slope, leak, reset, refractory)
-        return dx.to(g.dtype),*[None]*5
+        return dx.to(g.dtype),*[None]*6
 
 # %% ../nbs/network/03_spikebp.ipynb #ce6a7913
 def lif(
@@ -341,13 +348,14 @@ def lif(
     threshold:float=1.,  # spike when the membrane is above it
     reset:str='zero',    # 'zero' or 'subtract'
     refractory:int=0,    # steps of rest after a spike
-    grad='spike_bp'      # 'spike_bp', 'bounded', 'straight_through', 'rate', a surrogate, or a slope of `u-threshold`
+    grad='spike_bp',     # 'spike_bp', 'bounded', 'straight_through', 'rate', a surrogate, or a slope of `u-threshold`
+    start:float=0.       # membrane before the first step, in thresholds, in [0, 1]
 )->torch.Tensor:         # spike train in {0, 1}, shape [T, ...]
     "Leaky integrate-and-fire neurons over a whole window; raises ValueError for options that are no neuron's."
-    check_neuron(leak, threshold, reset, refractory, grad)
+    check_neuron(leak, threshold, reset, refractory, grad, start)
     check_currents(x)
     if grad=='bounded': x,grad = stop_saturated(x, threshold),'spike_bp'
-    return _LIF.apply(x, leak, threshold, reset, refractory, grad)
+    return _LIF.apply(x, leak, threshold, reset, refractory, grad, start)
 
 # %% ../nbs/network/03_spikebp.ipynb #c93dbc4c
 def membrane(
@@ -355,12 +363,13 @@ def membrane(
     leak:float=.99,      # membrane left after a step
     threshold:float=1.,  # spike when the membrane is above it
     reset:str='zero',    # 'zero' or 'subtract'
-    refractory:int=0     # steps of rest after a spike
+    refractory:int=0,    # steps of rest after a spike
+    start:float=0.       # membrane before the first step, in thresholds, in [0, 1]
 )->tuple:                # potentials before the reset and spike train, both of shape [T, ...]
     "Potentials of the neurons that `lif` computes, for looking at; raises ValueError as it does."
-    check_neuron(leak, threshold, reset, refractory, 'spike_bp')
+    check_neuron(leak, threshold, reset, refractory, 'spike_bp', start)
     check_currents(x)
-    s,u = lif_forward(x.detach(), leak, threshold, reset, refractory, keep=True)
+    s,u = lif_forward(x.detach(), leak, threshold, reset, refractory, True, start)
     return u,s
 
 # %% ../nbs/network/03_spikebp.ipynb #ff8394e6

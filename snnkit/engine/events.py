@@ -232,7 +232,7 @@ def _read(g, k, m, out): # the currents of block k
 def _currents(k0, k1, b0, b1, T, values, g, w, rows, cell, out, words, counts, u): # of images whose spikes are listed
     for k in range(k0, k1):
         for b in range(b0, b1):
-            u.m[:] = 0
+            u.m[:] = np.float32(0) if out.size else cell.start
             for t in range(T):
                 _send(w[k-k0], rows, values, (b-b0)*T+t, g, u)
                 if out.size:
@@ -290,7 +290,7 @@ def _pool(k0, k1, b0, b1, fed, held, pool, cell, words, counts, u):
     for k in range(k0, k1):
         mine = _mine(words, g.O, k)
         for b in range(b0, b1):
-            u.Gp[:] = 0
+            u.Gp[:] = cell.start
             for t in range(opaque(words.shape[2])):
                 N = 0
                 if held is not None: _lay(held, fed, b, k, t, g.n)

@@ -41,14 +41,14 @@ def _forward(
     x,spikes,         # [T, N] currents and spikes
     bits,scale,slope, # [T/32, N] words, [N] NG/threshold, [T, N] slopes, each of which may be None
     T,N:tl.int64,               # steps, neurons
-    leak:tl.float64,threshold:tl.float64,log_leak:tl.float64, # the neuron, in full precision
+    leak:tl.float64,threshold:tl.float64,log_leak:tl.float64,begin:tl.float64, # the neuron, in full precision
     REST:tl.constexpr,SUBTRACT:tl.constexpr,NAME:tl.constexpr, # refractory steps, which reset, which surrogate
     ACC:tl.constexpr,BLOCK:tl.constexpr # the membrane's dtype, neurons a program
 ):
     i = tl.program_id(0).to(tl.int64)*BLOCK + tl.arange(0, BLOCK)
     ok = i<N
     l,th = tl.full([BLOCK], leak, ACC),tl.full([BLOCK], threshold, ACC)
-    m,trace,count = tl.full([BLOCK], 0, ACC),tl.full([BLOCK], 0, ACC),tl.full([BLOCK], 0, ACC)
+    m,trace,count = tl.full([BLOCK], begin, ACC),tl.full([BLOCK], 0, ACC),tl.full([BLOCK], 0, ACC)
     rest = tl.full([BLOCK], 0, tl.int32)
     for w in range((T+31)//32):
         word = tl.full([BLOCK], 0, tl.int32)
@@ -115,7 +115,7 @@ def _laid(x, strides): # `x` with these strides
 # %% ../../nbs/machine_room/25_fused.ipynb #8e5f5789
 class _Fused(Function):
     @staticmethod
-    def forward(ctx, x, leak, threshold, reset, refractory, grad):
+    def forward(ctx, x, leak, threshold, reset, refractory, grad, start):
         T,N = len(x),x[0].numel()
         learns,own = ctx.needs_input_grad[0],callable(grad)
         acc = torch.promote_types(x.dtype, torch.float32)
@@ -128,7 +128,8 @@ class _Fused(Function):
         scale = x.new_empty(N, dtype=acc) if learns and grad=='spike_bp' else None
         slope = torch.empty_like(x, dtype=acc if own else x.dtype) if surrogate else None
         name = '' if own else grad
-        _launch(_forward, x, s, bits, scale, slope, T, N, leak, threshold, math.log(leak), *ctx.args[1:], name)
+        cell = leak,threshold,math.log(leak),start*threshold
+        _launch(_forward, x, s, bits, scale, slope, T, N, *cell, *ctx.args[1:], name)
         if surrogate and own: slope = _laid(grad(slope).to(x.dtype), ctx.strides)
         ctx.save_for_backward(bits, scale, slope)
         return s
@@ -139,7 +140,7 @@ class _Fused(Function):
         g = _laid(g, ctx.strides)
         dx = torch.empty_like(g)
         _launch(_backward, g, *ctx.saved_tensors, dx, len(g), g[0].numel(), *ctx.args)
-        return dx,*[None]*5
+        return dx,*[None]*6
 
 # %% ../../nbs/machine_room/25_fused.ipynb #3870a27f
 _interpreted = not isinstance(_forward, triton.JITFunction)
@@ -162,14 +163,15 @@ def fused_lif(
     threshold:float=1.,  # spike when the membrane is above it
     reset:str='zero',    # 'zero' or 'subtract'
     refractory:int=0,    # steps of rest after a spike
-    grad='spike_bp'      # 'spike_bp', 'bounded', 'straight_through', a surrogate's name, or a slope of `u-threshold`
+    grad='spike_bp',     # 'spike_bp', 'bounded', 'straight_through', a surrogate's name, or a slope of `u-threshold`
+    start:float=0.       # membrane before the first step, in thresholds, in [0, 1]
 )->torch.Tensor:         # spike train in {0, 1}, shape [T, ...], of the dtype of `x`
     "`lif` (Lee et al. 2020) as one Triton kernel each way; raises ValueError for odd options and CPU tensors."
-    check_neuron(leak, threshold, reset, refractory, grad)
+    check_neuron(leak, threshold, reset, refractory, grad, start)
     need(grad!='rate', "`grad` is 'rate'", 'the kernels do not have it', 'Use `snnkit.spikebp.lif`.')
     _check_currents(x)
     if grad=='bounded': x,grad = stop_saturated(x, threshold),'spike_bp'
-    return _Fused.apply(x, leak, threshold, reset, refractory, grad)
+    return _Fused.apply(x, leak, threshold, reset, refractory, grad, start)
 
 # %% ../../nbs/machine_room/25_fused.ipynb #43bb470b
 def through(

@@ -26,6 +26,7 @@ class Neuron(NamedTuple):
     soft:bool=False                    # reset by subtraction?
     refractory:int=0                   # steps of rest after a spike
     scaled:bool=False                  # spike-BP's factor NG/threshold on the gradient?
+    start:np.float32=np.float32(0)     # membrane before the first step
 
 # %% ../../nbs/machine_room/19_neurons.ipynb #4834d19d
 @inner
@@ -99,7 +100,7 @@ def _scan(b0, b1, x, norm, cell, words, counts, u):
     leak,th = full(cell.leak, z),full(cell.threshold, z)
     for b in range(b0, b1):
         for k in range(K):
-            u.m[:] = 0
+            u.m[:] = cell.start
             mine = _mine(words, C, k)
             for t in range(T):
                 N = 0
@@ -187,12 +188,12 @@ def _charge(m, x, norm, t): # add a step's currents to membranes
         for i in range(len(x)): m[i] += a[i]*x[i] + b[i]
 
 @kernel
-def _dense_scan(b0, b1, x, norm, leak, threshold, soft, spikes, v, m):
+def _dense_scan(b0, b1, x, norm, leak, threshold, soft, begin, spikes, v, m):
     one,(T,_,N) = np.float32(1),x.shape
     for b in range(b0, b1):
         for start in range(0, N, len(m)):
             end = min(N, start+len(m))
-            m[:] = 0
+            m[:] = begin
             for t in range(T):
                 _charge(m, x[t, b, start:end], norm, t)
                 st,vt = spikes[t, b, start:end],v[t, b, start:end] # as arrays of their own: in vector instructions

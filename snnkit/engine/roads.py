@@ -87,7 +87,7 @@ def neuron_options(
 )->dict:      # what `lif` is called with, or None if it is more than the kernels know
     "Options of neurons that a kernel may compute; raises ValueError as `lif` does."
     options = layer.options()
-    names = 'leak','threshold','reset','refractory','grad'
+    names = 'leak','threshold','reset','refractory','grad','start'
     known = {o: options.pop(o) for o in names}
     if any(options.values()) or any(isinstance(o, torch.Tensor) for o in known.values()): return None
     check_neuron(**known)
@@ -177,9 +177,11 @@ def pooling(
     return lazy(Current, (*x.shape[:3], pool.Ho, pool.Wo), plain, (x,), pool=pool, train=x)
 
 # %% ../../nbs/machine_room/24_roads.ipynb #d25b2e87
+def _begin(o): return o['start']*o['threshold'] # the membrane before the first step
+
 def _cell(o): # neurons with the options `o`, as the kernels know them
-    leak,threshold = np.float32(o['leak']),np.float32(o['threshold'])
-    return kernels().Neuron(leak, threshold, o['reset']=='subtract', o['refractory'], o['grad']=='spike_bp')
+    leak,threshold,begin = (np.float32(v) for v in (o['leak'], o['threshold'], _begin(o)))
+    return kernels().Neuron(leak, threshold, o['reset']=='subtract', o['refractory'], o['grad']=='spike_bp', begin)
 
 def spikes_of(
     layer:LIF,      # the neurons
@@ -196,7 +198,7 @@ def spikes_of(
     refractory,grad = options['refractory'],options['grad']
     if not learns or grad in ('spike_bp', 'straight_through'): return _behind(x, _cell(options), refractory)
     if refractory or grad not in kernels()._surrogates: return None
-    return _with_surrogate(x, options['leak'], options['threshold'], options['reset'], grad)
+    return _with_surrogate(x, options['leak'], options['threshold'], options['reset'], grad, _begin(options))
 
 # %% ../../nbs/machine_room/24_roads.ipynb #b57c2566
 def _behind(x, cell, refractory): # the spikes of neurons at a current of any kind

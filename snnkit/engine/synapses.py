@@ -441,12 +441,13 @@ def _unrows(a, shape, last): # the inverse
 # %% ../../nbs/machine_room/23_synapses.ipynb #cf0b60b4
 class _Surrogate(Function):
     @staticmethod
-    def forward(ctx, x, scale, shift, line, leak, threshold, soft, grad):
+    def forward(ctx, x, scale, shift, line, leak, threshold, soft, grad, begin):
         last = bool(line) or not x.is_contiguous() # what comes out lies in memory as what came in
         k,a = kernels(),line.x.reshape(*x.shape[:2], -1) if line else _rows(x, last)
         norm,m = line.tiled() if line else (None, 2**10)
-        s,v,leak,threshold = fresh(*a.shape),fresh(*a.shape),np.float32(leak),np.float32(threshold)
-        def work(b0, b1, i): k._dense_scan(b0, b1, a, norm, leak, threshold, soft, s, v, scratch(i, 'run', m))
+        s,v = fresh(*a.shape),fresh(*a.shape)
+        leak,threshold,begin = (np.float32(o) for o in (leak, threshold, begin))
+        def work(b0, b1, i): k._dense_scan(b0, b1, a, norm, leak, threshold, soft, begin, s, v, scratch(i, 'run', m))
         share(work, a.shape[1])
         s = _unrows(s, x.shape, last)
         ctx.save_for_backward(x if line else s)
@@ -464,7 +465,7 @@ class _Surrogate(Function):
             k._dense_back(b0, b1, g, v, kind, leak, soft, dx, x, norm, sums, *buffers)
         share(work, B)
         params = line.back(dx.reshape(line.x.shape), sums) if line else (None, None)
-        return _unrows(dx, grad.shape, last),*params,*[None]*5
+        return _unrows(dx, grad.shape, last),*params,*[None]*6
 
 # %% ../../nbs/machine_room/23_synapses.ipynb #cf0986b3
 def surrogate_scan(
@@ -473,11 +474,12 @@ def surrogate_scan(
     threshold:float, # spike when the membrane is above it
     reset:str,       # 'zero' or 'subtract'
     grad:str,        # name of the surrogate
+    begin:float=0.,  # membrane before the first step
     line=None        # `Line` that a norm makes of the currents
 )->torch.Tensor:     # spikes, dense
     "Neurons with a surrogate gradient, forward and backward in one loop each."
     params = (line.scale, line.shift) if line else (None, None)
-    return _Surrogate.apply(x, *params, line, leak, threshold, reset=='subtract', grad)
+    return _Surrogate.apply(x, *params, line, leak, threshold, reset=='subtract', grad, begin)
 
 # %% ../../nbs/machine_room/23_synapses.ipynb #af57e266
 def _wide(a, x, words): # a number for each step and channel, as rows for the kernels
