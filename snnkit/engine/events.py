@@ -203,12 +203,13 @@ def _send(w, rows, values, t, g, u): # spikes of the list's part t into the curr
 
 # %% ../../nbs/machine_room/20_events.ipynb #2023079e
 @inner
-def _fire(words, b, k, t, g, cell, m): # all neurons within the margins; gives the number of spikes
+def _fire(words, b, k, t, g, cell, bias, m): # all neurons within the margins; gives the number of spikes
     z,mine,N = zeros(words, one_row),_mine(words, g.O, k),0
+    every = load(bias, 64*k, 0, z) if bias.size else z # what they get at every step
     for y in range(2*g.Ho):
         for x in range(y%2, g.Wo, 2):
             i = ((y//2+g.qh)*g.Wm + x+g.qw)*g.pitch
-            v = load(m, i, 0, z)
+            v = add(load(m, i, 0, z), every)
             w,left = _step(v, mine, cell)
             store(m, i, 0, where(mine, left, v))
             words[b, k, t, y//2*g.Wo+x] = w
@@ -229,7 +230,7 @@ def _read(g, k, m, out): # the currents of block k
 
 # %% ../../nbs/machine_room/20_events.ipynb #2adb8a82
 @inner
-def _currents(k0, k1, b0, b1, T, values, g, w, rows, cell, out, words, counts, u): # of images whose spikes are listed
+def _currents(k0, k1, b0, b1, T, values, g, w, rows, cell, bias, out, words, counts, u): # of images that are listed
     for k in range(k0, k1):
         for b in range(b0, b1):
             u.m[:] = np.float32(0) if out.size else cell.start
@@ -238,7 +239,7 @@ def _currents(k0, k1, b0, b1, T, values, g, w, rows, cell, out, words, counts, u
                 if out.size:
                     _read(g, k, u.m, out[t, b])
                     u.m[:] = 0
-                else: counts[b-b0, k, t] = _fire(words, b-b0, k, t, g, cell, u.m)
+                else: counts[b-b0, k, t] = _fire(words, b-b0, k, t, g, cell, bias, u.m)
 
 # %% ../../nbs/machine_room/20_events.ipynb #42b4b2c1
 @inner
@@ -308,13 +309,14 @@ def _pool(k0, k1, b0, b1, fed, held, pool, cell, words, counts, u):
 
 # %% ../../nbs/machine_room/20_events.ipynb #c92e4a17
 @kernel
-def _forward(k0, k1, cuts, s, values, synapse, w, rows, cell, out, words, counts, pool, pcell, pwords, pcounts, u):
+def _forward(k0, k1, cuts, s, values, synapse, w, rows, cell, bias, out, words, counts, pool, pcell, pwords, pcounts,
+             u):
     g,T = shape(synapse),s.words.shape[2]
     for i in range(len(cuts)-1):
         b0,b1 = cuts[i],cuts[i+1]
         a = b0 if len(words)==len(s.words) else 0 # room for all images, or for a run
         if not g.linear: _events(s, b0, b1, u)
-        _currents(k0, k1, b0, b1, T, values, g, w, rows, cell, out, words[a:], counts[a:], u)
+        _currents(k0, k1, b0, b1, T, values, g, w, rows, cell, bias, out, words[a:], counts[a:], u)
         if pwords.size: _pool(k0, k1, 0, b1-b0, words[a:], None, pool, pcell, pwords[b0:], pcounts[b0:], u)
 
 # %% ../../nbs/machine_room/20_events.ipynb #04c8a723

@@ -152,12 +152,20 @@ def _by_events(layer, x, weight, bias, owed):
     conv = weight.ndim==4
     options = (layer.stride[0], layer.padding) if conv else (1, (0, 0))
     syn = Synapse(to_train(x.detach() if owed else x), weight, *options)
-    if owed: y = with_dense_grad(run_synapse(syn), x, weight, *options)
-    else:
-        def make(v, w): return run_synapse(made_from(syn, v, w))
-        y = lazy(Current, syn.shape, make, (syn.values, syn.weight), synapse=syn)
+    if owed: return _plus(with_dense_grad(run_synapse(syn), x, weight, *options), bias)
+    if bias is None or _learns(syn.values, weight, bias): return _plus(_current(syn), bias)
+    return _current(syn, bias.detach().clone()) # as it is now
+
+def _learns(*tensors): return torch.is_grad_enabled() and any(o.requires_grad for o in tensors)
+
+def _plus(y, bias): # a current and what comes at every step
     if bias is None: return y
-    return dense(y) + (bias[:, None, None] if conv else bias)
+    return dense(y) + (bias[:, None, None] if y.ndim==5 else bias)
+
+def _current(syn, bias=None): # of a synapse, to be computed when somebody asks
+    def make(v, w): return _plus(run_synapse(made_from(syn, v, w)), bias)
+    row = Current.bias if bias is None else np.pad(bias.numpy(), (0, -len(bias)%64))
+    return lazy(Current, syn.shape, make, (syn.values, syn.weight), synapse=syn, bias=row)
 
 # %% ../../nbs/machine_room/24_roads.ipynb #0375481a
 def _square(o): # the one number of a square window, or None
@@ -219,7 +227,7 @@ def _with_surrogate(x, *options):
     return chained(lambda: surrogate_scan(line.of, *options, line), x) if line else surrogate_scan(dense(x), *options)
 
 def _behind_synapse(x, cell): # both as one kernel, when somebody asks
-    syn,after,shape = x.synapse,After(cell),x.shape
+    syn,after,shape = x.synapse,After(cell, bias=x.bias),x.shape
     def make(v, w): return as_dense(*run_synapse(made_from(syn, v, w), after), shape)
     def recipe(): return chained(lambda: run_synapse(syn, after), x)
     sources = (syn.values, syn.weight) if x._learn else () # a current without gradients gives spikes without
@@ -233,7 +241,7 @@ def _behind_pool(x, cell):
 
 def _pooled(s, pool, cell): # neurons behind a pool, together with the synapse before it if that is still pending
     if s.pending and s.synapse:
-        after = After(s.cell, pool, cell)
+        after = After(s.cell, pool, cell, s.current.bias)
         return chained(lambda: run_synapse(s.synapse, after), s, s.current)
     return run_pool(s, pool, cell)
 

@@ -201,6 +201,7 @@ class After(NamedTuple):
     cell:tuple=None      # its neurons, or None for currents
     pool:tuple=None      # a pool behind them
     pool_cell:tuple=None # the pool's neurons
+    bias:np.ndarray=np.empty(0, np.float32) # what its neurons get at every step, [blocks*64]; nothing if empty
 
 _none = np.empty((0,)*4, np.float32)
 
@@ -236,13 +237,14 @@ def _send(syn, after, keep):
     k,s,g,sent = kernels(),syn.s,syn.g,_Sent(syn, after, keep)
     pack = _packer(syn, k.Part(g, 0, g.O))
     cell,pool_cell = after.cell or k.Neuron(),after.pool_cell or k.Neuron()
+    neurons = cell,after.bias
     shape,pool_shape = k.numbers(g),k.numbers(after.pool or g)
     def work(begin, end, i):
         k0,k1,cuts,u = _worker(syn, begin, end, i, after.pool)
         words,counts = sent.room(i, cuts)
         behind = words,counts,pool_shape,pool_cell,sent.pooled,sent.pool_counts,u
         for ka,kb in _groups(syn, k0, k1):
-            k._forward(ka, kb, cuts, s, factors(s), shape, pack(i, ka, kb), syn.rows, cell, sent.out, *behind)
+            k._forward(ka, kb, cuts, s, factors(s), shape, pack(i, ka, kb), syn.rows, *neurons, sent.out, *behind)
     share(work, syn.items, syn.ends, syn.workers)
     if syn.weight.numel()>_light: syn.packed.clear() # not kept for the way back
     return sent

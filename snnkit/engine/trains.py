@@ -195,6 +195,7 @@ class Train(Lazy):
 class Current(Lazy):
     "What a synapse or a pool makes of a train, not yet computed."
     synapse = pool = train = line = None # what neurons may read in its place
+    bias = np.empty(0, np.float32)       # of its synapse, as the kernels take it
 
 # %% ../../nbs/machine_room/22_trains.ipynb #c8c78409
 def train(
