@@ -7,14 +7,14 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/measures.ht
 # %% auto #0
 __all__ = ['picojoules', 'ways', 'check_count', 'check_confidence', 'accuracy_interval', 'paired_interval', 'Increment', 'hits',
            'disagreements', 'error_increment', 'mcnemar', 'SeedInterval', 'seed_interval', 'confusion', 'on_device',
-           'is_spikes', 'firing_rates', 'spikes_per_neuron', 'fan_out', 'synaptic_ops', 'Costs', 'costs', 'energy',
-           'break_even', 'break_even_rate']
+           'is_spikes', 'over_images', 'firing_rates', 'spikes_per_neuron', 'fan_out', 'operations', 'synaptic_ops',
+           'Costs', 'costs', 'energy', 'break_even', 'break_even_rate', 'AnswerTally', 'accuracy_by_steps']
 
 # %% ../nbs/experiment/08_measures.ipynb #6e55c14a
 import math
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +25,9 @@ from torch.func import functional_call
 
 from .core import check_choice, check_number, check_seed, check_steps, check_whole, need
 from .encoding import Encoder
-from .layers import Neuron, OverTime, check_module, dense, watch
+from .layers import Integrator, Neuron, OverTime, check_module, dense, watch
 from .data import batches
-from .training import check_images, shown, undisturbed
+from .training import check_images, evaluate, shown, undisturbed
 
 # %% ../nbs/experiment/08_measures.ipynb #929934ff
 def check_count(
@@ -205,41 +205,56 @@ def is_spikes(
 def over_images(
     steps, # tensors [B, ...], one a time step
     f      # of a tensor, value by value
-)->torch.Tensor: # [...]
-    "Sum of `f` over time and images, step by step: torch is slow where it sums over two dimensions of a large tensor."
-    return sum(map(f, steps)).sum(0)
+)->torch.Tensor: # [T, ...], float64
+    "Sum of `f` over the images of each step: torch is slow where it sums over two dimensions of a large tensor."
+    return torch.stack([f(o).sum(0) for o in steps]).double().cpu()
 
 # %% ../nbs/experiment/08_measures.ipynb #8c0e0007
 class SpikeTally:
     "Adds up the spikes of every neuron, layer by layer; currents are NaN."
     kinds = Neuron,Encoder
-    def __init__(self): self.layers = {} # name: kind, steps, spikes by place
+    def __init__(self): self.layers = {} # name: kind, spikes by place
     def begin(self): self.calls = Counter() # a layer that stands in two places has neurons in each
 
     def hear(self, name, layer, x, y):
         y,place = dense(y),self.calls[name]
         self.calls[name] += 1
-        spikes = over_images(y, torch.abs) if is_spikes(y) else torch.full_like(y[0, 0], math.nan)
-        _,_,places = self.layers.setdefault(name, (type(layer).__name__, len(y), {}))
-        places[place] = places.get(place, 0) + spikes.flatten().double().cpu()
+        fires = is_spikes(y)
+        spikes = over_images(y, torch.abs if fires else lambda o: torch.full_like(o, math.nan))
+        _,places = self.layers.setdefault(name, (type(layer).__name__, {}))
+        places[place] = places.get(place, 0) + spikes.flatten(1)
 
-    def neurons(self): # layer: kind, steps, spikes of each neuron over all images (float64, flat)
-        return {n: (kind, steps, torch.cat([*o.values()])) for n,(kind,steps,o) in self.layers.items()}
+    def neurons(self, steps=None): # layer: kind, steps, spikes of each neuron over all images (float64, flat)
+        out = {}
+        for n,(kind,places) in self.layers.items():
+            spikes = torch.cat([*places.values()], 1)[:steps] # of the first steps, if not all are wanted
+            out[n] = kind,len(spikes),spikes.sum(0)
+        return out
 
 # %% ../nbs/experiment/08_measures.ipynb #8c0e0011
+@contextmanager
+def heard(
+    model:nn.Module, # any network
+    *tallies         # each with the `kinds` of layers that it is to `hear`, and told when a batch is to `begin`
+)->Iterator:         # for a `with` statement
+    "Within this context `tallies` add up what they hear."
+    def begin(*_):
+        for o in tallies: o.begin()
+    with ExitStack() as stack:
+        for o in tallies: stack.enter_context(watch(model, o.hear, o.kinds))
+        stack.callback(model.register_forward_pre_hook(begin).remove)
+        yield
+
 def send(
     model:nn.Module, # any network
     images,          # tensor [N, C, H, W], or a data set of (image, label)
     batch_size:int,  # images at a time
     seed:int,        # of the encoder's spikes
-    *tallies         # each with the `kinds` of layers that it is to `hear`, and told when a batch is to `begin`
+    *tallies         # see `heard`
 ):
     "Let `images` pass through `model` once, while `tallies` add up what they hear."
-    with undisturbed(model, check_seed(seed)), ExitStack() as stack:
-        for o in tallies: stack.enter_context(watch(model, o.hear, o.kinds))
-        for x in on_device(model, images, batch_size):
-            for o in tallies: o.begin()
-            model(x)
+    with undisturbed(model, check_seed(seed)), heard(model, *tallies):
+        for x in on_device(model, images, batch_size): model(x)
 
 # %% ../nbs/experiment/08_measures.ipynb #8c0e0012
 def count_spikes(
@@ -324,42 +339,45 @@ class InputTally:
         x = dense(x)
         steps = x if isinstance(layer, OverTime) else x[None]
         shape,fires = steps.shape[2:],is_spikes(x)
-        usual = dict(layer=layer, shape=shape, steps=len(steps), active=0, dense=0, total=0,
+        usual = dict(layer=layer, shape=shape, active=0, dense=0, total=0,
                      spikes=True, same=True, areas=self.areas)
         r = self.rows.setdefault((name, shape), usual)
         active = over_images(steps, lambda o: o.sign().abs())
         total = active if fires else over_images(steps, torch.abs)
-        r['active'] = r['active'] + active.double().cpu()
-        r['total'] = r['total'] + total.double().cpu()
-        r['dense'] += y.numel()*layer.weight[0].numel()
+        r['active'] = r['active'] + active
+        r['total'] = r['total'] + total
+        r['dense'] += y.numel()*layer.weight[0].numel()/len(steps) # at a step
         r['spikes'] = r['spikes'] and fires
         r['same'] = r['same'] and all(torch.equal(o, steps[0]) for o in steps)
         if not fires: r['areas'] = [a for a in r['areas'] if all(is_whole(a*o) for o in steps)]
 
 # %% ../nbs/experiment/08_measures.ipynb #0b1ec743
 def operations(
-    r:dict, # what `InputTally` has found of a layer
-    n:int   # images
-)->dict:    # the columns of `synaptic_ops`
+    r:dict,        # what `InputTally` has found of a layer
+    n:int,         # images
+    steps:int=None # the first so many; all if None
+)->dict:           # the columns of `synaptic_ops`
     "What a layer does for an image."
-    f,steps = fan_out(r['layer'], r['shape']),r['steps']
-    over_time = isinstance(r['layer'], OverTime)
-    met,most = (r['active']*f).sum().item()/n, steps*f.sum().item()
-    out = dict(operation='AC' if r['spikes'] else 'MAC', steps=steps, dense=r['dense']/n, effective=met,
-               activity=met/max(1, most), once=met/steps if over_time and r['same'] else met, added=math.nan)
+    f,over_time = fan_out(r['layer'], r['shape']),isinstance(r['layer'], OverTime)
+    active,total = (r[o][:steps] for o in ('active', 'total'))
+    T = len(active)
+    met,most = (active.sum(0)*f).sum().item()/n, T*f.sum().item()
+    out = dict(operation='AC' if r['spikes'] else 'MAC', steps=T, dense=T*r['dense']/n, effective=met,
+               activity=met/max(1, most), once=met/T if over_time and r['same'] else met, added=math.nan)
     if r['spikes']: out['added'] = met
-    elif over_time and r['areas']: out['added'] = r['areas'][0]*(r['total']*f).sum().item()/n
+    elif over_time and r['areas']: out['added'] = r['areas'][0]*(total.sum(0)*f).sum().item()/n
     return out
 
 # %% ../nbs/experiment/08_measures.ipynb #8c0e0014
 def ops_table(
     tally:InputTally, # of what a network met
-    n:int             # images
+    n:int,            # images
+    steps:int=None    # the first so many; all if None
 )->pd.DataFrame:      # a row a layer
     "Operations of every synapse layer; raises ValueError if there is none."
     need(tally.rows, '`model` has no synapses', 'it must have a `Conv2d` or `Linear` layer',
          'Only their work is counted.')
-    return pd.DataFrame([dict(layer=name, **operations(r, n)) for (name,_),r in tally.rows.items()])
+    return pd.DataFrame([dict(layer=name, **operations(r, n, steps)) for (name,_),r in tally.rows.items()])
 
 # %% ../nbs/experiment/08_measures.ipynb #885c7e71
 def synaptic_ops(
@@ -434,3 +452,41 @@ def break_even_rate(
 )->float:                        # spikes per input and step; above 1, an SNN always spends less
     "`break_even` as a firing rate; raises ValueError as it does, and for a number of steps that is none."
     return break_even(mac, ac, activity)/check_steps(num_steps)
+
+# %% ../nbs/experiment/08_measures.ipynb #0b1ec7f1
+class AnswerTally:
+    "Keeps what a readout would have answered after fewer steps."
+    kinds = Integrator
+    def __init__(self, steps): self.steps,self.most,self.answers = steps,math.inf,{t: [] for t in steps}
+    def begin(self): pass
+
+    def hear(self, name, layer, x, y):
+        self.most = len(x) # steps of the window
+        for t in self.steps: self.answers[t].append(layer.forward(dense(x)[:t]).argmax(1).cpu())
+
+# %% ../nbs/experiment/08_measures.ipynb #0b1ec7f2
+def accuracy_by_steps(
+    model:nn.Module,             # a spiking network
+    dataset,                     # pairs of an image and a label
+    steps=(1, 2, 4, 8, 16),      # numbers of steps, at most those of the network
+    batch_size:int=100,          # images at a time
+    seed:int=0,                  # of the encoder's spikes
+    count:str='effective'        # the way to count operations for the energy, of `ways`
+)->pd.DataFrame:                 # a row a number of steps: accuracy (%), its interval, spikes and energy of an image
+    "What `model` would answer, and spend, after fewer steps, from one run; raises ValueError for steps that it lacks."
+    steps = [check_steps(t) for t in steps]
+    spikes,inputs,answers = SpikeTally(),InputTally(areas_of(model)),AnswerTally(steps)
+    with heard(model, spikes, inputs, answers): whole = evaluate(model, dataset, batch_size, seed)
+    need(spikes.layers and math.isfinite(answers.most), '`model` has no spikes, or no `Integrator`',
+         'its answer must grow with the steps', 'Give a spiking network.')
+    need(max(steps)<=answers.most, f'`steps` has {max(steps)}', f'`model` runs for {answers.most}',
+         'Ask for fewer, or build it for more.')
+    n,rows = len(whole.labels),{}
+    for t in steps:
+        right = torch.cat(answers.answers[t])==whole.labels
+        low,high = accuracy_interval(right.sum().item(), n)
+        fired = sum(o.nansum().item() for _,_,o in spikes.neurons(t).values())
+        cost = energy(ops_table(inputs, n, t), count).sum()
+        rows[f'T = {t}'] = {'test (%)': 100*right.float().mean().item(), 'low': 100*low, 'high': 100*high,
+                            'spikes': fired/n, 'energy (µJ)': cost}
+    return pd.DataFrame(rows).T
