@@ -7,10 +7,10 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/network/layers.html.md
 # %% auto #0
 __all__ = ['roads', 'norms', 'flat_norms', 'Road', 'found', 'has', 'mode', 'use', 'open_roads', 'offer', 'dense', 'check_tensor',
            'OverTime', 'Conv2d', 'Linear', 'AvgPool2d', 'Flatten', 'MaxPool2d', 'Norm', 'BatchNorm2d', 'BatchNorm1d',
-           'Poisson', 'Dropout', 'Neuron', 'LIF', 'unchanged', 'IF', 'Integrator', 'PLIF', 'check_module', 'watch',
-           'spike_trains', 'ToThreshold', 'ThresholdBatchNorm2d', 'ThresholdBatchNorm1d', 'PerStep', 'ForEachStep',
-           'StepBatchNorm2d', 'StepBatchNorm1d', 'ScaledByStep', 'ScaledBatchNorm2d', 'ScaledBatchNorm1d', 'make_norm',
-           'merged', 'fold', 'Subsample', 'Residual']
+           'Poisson', 'Dropout', 'Neuron', 'LIF', 'unchanged', 'IF', 'Integrator', 'QCFS', 'PLIF', 'check_module',
+           'watch', 'spike_trains', 'ToThreshold', 'ThresholdBatchNorm2d', 'ThresholdBatchNorm1d', 'PerStep',
+           'ForEachStep', 'StepBatchNorm2d', 'StepBatchNorm1d', 'ScaledByStep', 'ScaledBatchNorm2d',
+           'ScaledBatchNorm1d', 'make_norm', 'merged', 'fold', 'Subsample', 'Residual']
 
 # %% ../nbs/network/04_layers.ipynb #66eccc9e
 import copy, math
@@ -25,6 +25,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import encoding
@@ -384,6 +386,54 @@ class Integrator(nn.Module):
     def counterpart(self):
         "What takes its place in a conventional network."
         return nn.Identity()
+
+# %% ../nbs/network/04_layers.ipynb #0b1ec901
+class _Steps(Function): # `QCFS`, and a gradient that does not see the steps
+    @staticmethod
+    def forward(ctx, z, scale, levels):
+        y = (z/scale).clamp_(0, 1).mul_(levels).add_(.5).floor_().mul_(scale/levels)
+        ctx.save_for_backward(z, y, scale)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        z,y,scale = ctx.saved_tensors
+        dz = g.masked_fill((z<=0) | (z>=scale), 0)
+        return dz,((g*y).sum()-(dz*z).sum())/scale,None
+
+# %% ../nbs/network/04_layers.ipynb #0b1ec903
+class QCFS(nn.Module):
+    "A ReLU with `levels` steps up to a scale that is learned (Bu et al. 2022); raises ValueError for odd options."
+    def __init__(self,
+        levels:int=4,     # steps, at least 1; Bu et al. use 4 and 8
+        scale:float=None, # the highest output, > 0; from the first batch if None
+        cut:float=.001    # share of the first batch's positive inputs above it
+    ):
+        super().__init__()
+        self.levels = check_whole('levels', levels, 1, 'Usual are 4 and 8.')
+        self.cut = check_number('cut', cut, '[0, 1)', 'Usual is 0.001.')
+        if scale is not None: scale = check_number('scale', scale, '(0, inf)', 'It is the highest output.')
+        self.log_scale = nn.Parameter(torch.tensor(math.nan if scale is None else math.log(scale)))
+
+    @property
+    def scale(self):
+        "The highest output now, a tensor with a gradient."
+        return self.log_scale.exp()
+
+    @torch.no_grad()
+    def begin(self, z):
+        "Take the scale from a batch of inputs; raises ValueError if none is positive."
+        above = z[z>0].flatten()
+        need(len(above), 'no input of QCFS is above 0', 'its scale is taken from those', 'Give it a `scale`.')
+        top = above.topk(max(1, round(self.cut*len(above)))).values
+        self.log_scale.copy_(top[-1].log())
+
+    def forward(self, z):
+        if self.log_scale.isnan(): self.begin(z.detach())
+        return _Steps.apply(z, self.scale, self.levels)
+
+    def extra_repr(self): return f'levels={self.levels}, scale={self.scale.item():.3g}'
 
 # %% ../nbs/network/04_layers.ipynb #5777ee71
 class PLIF(Neuron):

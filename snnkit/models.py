@@ -738,7 +738,8 @@ def fresh_weights(
 def replaced(
     module:nn.Module, # a layer, or a module made of layers; changed in place
     name:str,         # its name in the network
-    known:dict        # modules that have been replaced: what stands for them
+    known:dict,       # modules that have been replaced: what stands for them
+    activation=None   # called for what stands in a `ReLU`'s place; that itself if None
 )->nn.Module:         # what stands for it in a conventional network
     "The counterpart of a layer, or a module with those of its layers; raises ValueError where nobody knows it."
     if module in known: return known[module]
@@ -747,10 +748,12 @@ def replaced(
     need(own or children or type(module).__module__.startswith('torch.'), f'{name!r} is a {type(module).__name__}',
          'nobody knows what stands in its place in a conventional network',
          'Give it a method `counterpart` that returns a module; `return self` if it is the same there.')
-    known[module] = new = module.counterpart() if own else module
+    new = module.counterpart() if own else module
+    if own and activation and type(new) is nn.ReLU: new = activation()
+    known[module] = new
     if own: check_module(f'counterpart of {name}', new)
     else:
-        for n,m in children: setattr(module, n, replaced(m, f'{name}.{n}' if name else n, known))
+        for n,m in children: setattr(module, n, replaced(m, f'{name}.{n}' if name else n, known, activation))
     return new
 
 # %% ../nbs/network/05_models.ipynb #1114e6ba
@@ -758,7 +761,8 @@ def twin(
     model:nn.Module,    # a spiking network
     pretrained:str=None,# 'digits' for the weights that come with the package, if `model` is a `lenet`
     fresh:bool=False,   # draw new weights in place of copying those of `model`?
-    readout:float=1.    # factor of the last layer's weights; 0.1 for a twin that is to be trained
+    readout:float=1.,   # factor of the last layer's weights; 0.1 for a twin that is to be trained
+    activation=None     # class or function that makes what stands for a neuron, such as `QCFS`; a `ReLU` if None
 )->nn.Module:           # the conventional network with the same synapses
     "The ANN twin of `model`, with a copy of its weights; raises ValueError for a layer without a counterpart."
     check_module('model', model)
@@ -766,7 +770,7 @@ def twin(
     need(not (fresh and pretrained), f'`fresh` is {fresh} and `pretrained` {pretrained!r}',
          'the weights can be only one of these', 'Leave one out.')
     trains = takes_trains(model)
-    ann = replaced(copy.deepcopy(model), '', {})
+    ann = replaced(copy.deepcopy(model), '', {}, activation)
     if trains and not takes_trains(ann):
         layers = ann.named_children() if type(ann) is nn.Sequential else [('net', ann)]
         ann = nn.Sequential(OrderedDict([('mean', MeanOverTime()), *layers]))
