@@ -208,7 +208,7 @@ class TopTally:
         self.varies[name] = self.varies.get(name, self.images==1) or bool((y!=first).any())
 
     def scale(self, name):
-        "What a share of the positive outputs lies above; raises ValueError if there are none, or all images give the same."
+        "What a share of the positive outputs lies above; raises ValueError if all images give the same."
         top = self.top[name]
         need(len(top) and self.varies[name], f'{name!r} gives the same for all images',
              'there is nothing that its spikes could tell', 'Look for a dead layer, or give other images.')
@@ -262,7 +262,7 @@ def learned_scales(
     for n,m in activations(ann).items():
         need(isinstance(m, QCFS), f'{n!r} is a {type(m).__name__}', 'only a QCFS learns its scale',
              "Build the network with `twin(model, activation=QCFS)`, or use `how='percentile'`.")
-        need(not m.log_scale.isnan(), f'{n!r} has no scale yet', 'it begins with the first batch', 'Train the network.')
+        need(m.begun, f'{n!r} has no scale yet', 'it begins with the first batch', 'Train the network.')
         out[n] = m.scale.item()
     return out
 

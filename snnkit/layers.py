@@ -414,7 +414,8 @@ class QCFS(nn.Module):
         self.levels = check_whole('levels', levels, 1, 'Usual are 4 and 8.')
         self.cut = check_number('cut', cut, '[0, 1)', 'Usual is 0.001.')
         if scale is not None: scale = check_number('scale', scale, '(0, inf)', 'It is the highest output.')
-        self.log_scale = nn.Parameter(torch.tensor(math.nan if scale is None else math.log(scale)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale or 1.)))
+        self.register_buffer('begun', torch.tensor(scale is not None))
 
     @property
     def scale(self):
@@ -428,9 +429,10 @@ class QCFS(nn.Module):
         need(len(above), 'no input of QCFS is above 0', 'its scale is taken from those', 'Give it a `scale`.')
         top = above.topk(max(1, round(self.cut*len(above)))).values
         self.log_scale.copy_(top[-1].log())
+        self.begun.fill_(True)
 
     def forward(self, z):
-        if self.log_scale.isnan(): self.begin(z.detach())
+        if not self.begun: self.begin(z.detach())
         return _Steps.apply(z, self.scale, self.levels)
 
     def extra_repr(self): return f'levels={self.levels}, scale={self.scale.item():.3g}'
