@@ -432,7 +432,9 @@ class QCFS(nn.Module):
         self.begun.fill_(True)
 
     def forward(self, z):
-        if not self.begun: self.begin(z.detach())
+        if not self.begun:
+            if not self.training: return z.relu() # nothing is known yet of its size
+            self.begin(z.detach())
         return _Steps.apply(z, self.scale, self.levels)
 
     def extra_repr(self): return f'levels={self.levels}, scale={self.scale.item():.3g}'
