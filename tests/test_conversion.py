@@ -1,0 +1,125 @@
+"""Conversion, on random small networks: the rates of the spiking network are the conventional one's activations, however
+its layers are computed, and the conventional network can be had back."""
+import copy
+import pytest, torch
+from hypothesis import given, settings, strategies as st
+from torch import nn
+from snnkit.conversion import Gate, activations, convert, percentile_scales, with_scales
+from snnkit.core import seeded
+from snnkit.encoding import Direct
+from snnkit.layers import LIF, QCFS, Residual, dense, fold, spike_trains, use
+from snnkit.models import efficientnet, lenet, resnet9, resnet11, twin, vgg
+
+few = settings(max_examples=25, deadline=None, derandomize=True)
+
+def images(B=4, C=2, size=8, seed=0): return torch.rand(B, C, size, size, generator=seeded('images', seed))
+
+@st.composite
+def networks(draw, pools=('avg', None), activations=('relu', 'qcfs')):
+    "A conventional network of two or three stages, with norms and biases or without, and a residual block or none"
+    torch.manual_seed(draw(st.integers(0, 1000)))
+    kind,norm,bias = draw(st.sampled_from(activations)),draw(st.booleans()),draw(st.booleans())
+    def fire(): return nn.ReLU() if kind=='relu' else QCFS(draw(st.integers(2, 16)), draw(st.floats(.3, 3)))
+    def synapse(c, o): return [nn.Conv2d(c, o, 3, padding=1, bias=bias), *([nn.BatchNorm2d(o)] if norm else [])]
+    layers,c,size = [],2,8
+    for _ in range(draw(st.integers(1, 2))):
+        o = draw(st.integers(4, 8))
+        layers += [*synapse(c, o), fire()]
+        c,pool = o,draw(st.sampled_from(pools))
+        if pool:
+            layers.append(nn.AvgPool2d(2) if pool=='avg' else nn.MaxPool2d(2))
+            size //= 2
+    if draw(st.booleans()):
+        body = nn.Sequential(*synapse(c, c+1), fire(), *synapse(c+1, c))
+        layers.append(Residual(body, fire()))
+    layers += [nn.Flatten(), nn.Linear(c*size*size, 7, bias=bias), fire(), nn.Linear(7, 3, bias=bias)]
+    return settled(nn.Sequential(*layers))
+
+def settled(ann):
+    "With biases, and statistics of its norms, that are not what they began as"
+    for m in ann.modules():
+        if getattr(m, 'bias', None) is not None: nn.init.uniform_(m.bias, .05, .3)
+    for i in range(5): ann.train()(images(seed=i))
+    return ann.eval()
+
+def error(net, ann, x):
+    with torch.no_grad(): return (net(x)-ann(x)).abs().max().item()/max(ann(x).std().item(), 1e-6)
+
+def by_its_rule(ann, x, T):
+    "Steps may be so coarse that a layer gives the same for all images; then only what it has learned is a scale"
+    learned = any(isinstance(m, QCFS) for m in activations(ann).values())
+    return convert(ann, x, T, 'qcfs' if learned else 'percentile')
+
+@few
+@given(st.floats(.2, 3), st.sampled_from([1, 2, 4, 8, 32]), st.integers(0, 1000))
+def test_a_layer_is_the_staircase(scale, T, seed):
+    "Of a constant current, to the last spike: scale*clip(floor(z*T/scale + 1/2)/T, 0, 1)"
+    z = 4*torch.rand(300, generator=seeded(seed), dtype=torch.float64)-1
+    net = with_scales(nn.Sequential(nn.ReLU()), {'0': scale}, Direct(T)).double()
+    spikes = net[1](z.expand(T, 1, -1))
+    assert scale*spikes.mean(0)[0]==pytest.approx(scale*((z*T/scale+.5).floor()/T).clamp(0, 1), abs=1e-12)
+
+@few
+@given(networks(activations=('relu',)))
+def test_scores_come_nearer_as_one_over_t(ann):
+    "Nothing is cut off at the largest activation, so what is left of the membranes is all the error"
+    x = images()
+    errors = [error(convert(ann, x, T, percentile=100), ann, x) for T in (16, 256)]
+    assert errors[1]<=max(.25*errors[0], .02)
+
+@few
+@given(networks(pools=('avg', 'max', None)))
+def test_the_conventional_network_is_had_back(ann):
+    "And it was not touched"
+    before,x = copy.deepcopy(ann.state_dict()),images()
+    net = by_its_rule(ann, x, 4)
+    back = twin(net)
+    for k,v in ann.state_dict().items(): assert v.equal(before[k])
+    assert [type(m) for m in back.modules() if isinstance(m, (nn.ReLU, QCFS))]==[type(m) for m in activations(ann).values()]
+    assert error(back.eval(), ann, x)<1e-4
+
+@few
+@given(networks(pools=('avg', 'max', None)), st.sampled_from([1, 4, 9]))
+def test_the_same_spikes_however_layers_compute(ann, T):
+    "Dense, and by events"
+    pytest.importorskip('numba')
+    x = images()
+    net,trains = by_its_rule(ann, x, T),[]
+    for mode in ('torch', 'numba'):
+        with use(mode): trains.append(spike_trains(net, x, LIF))
+    for name,s in trains[0].items(): assert (dense(trains[1][name])!=s).float().mean()<.005, name # ties apart
+
+@few
+@given(networks(activations=('relu',)))
+def test_norms_may_be_folded_before_or_after(ann):
+    "The biases that they become come with the events of their synapse"
+    x = images()
+    scales = percentile_scales(ann, x)
+    a,b = with_scales(ann, scales, Direct(8)),with_scales(fold(ann), scales, Direct(8))
+    with torch.no_grad(): one,two,three = a(x),b(x),fold(a)(x)
+    for o in (two, three): assert (one-o).abs().max()<=.3*one.std()+1e-6
+
+def test_a_start_at_nothing_underestimates():
+    "By half a threshold over T in the mean, where no neuron is cut off or silent"
+    z = .2+.8*torch.rand(4000, generator=seeded(3), dtype=torch.float64)
+    for T in (4, 16):
+        nets = [with_scales(nn.Sequential(nn.ReLU()), {'0': 1.3}, Direct(T), start).double() for start in (0., .5)]
+        low,right = (1.3*net[1](z.expand(T, 1, -1)).mean().item()-z.mean().item() for net in nets)
+        assert low==pytest.approx(-1.3/2/T, rel=.1) and abs(right)<.1*1.3/T
+
+@pytest.mark.parametrize('make', [
+    lambda: lenet(in_channels=2, image_size=8), lambda: vgg(5, 2, in_channels=2, image_size=8, norm='shared'),
+    lambda: resnet9(width=2, in_channels=2, image_size=8, norm='threshold'),
+    lambda: resnet9(width=2, in_channels=2, image_size=8, norm='shared', join='currents'),
+    lambda: resnet11(width=2, in_channels=2, image_size=8, norm='scaled', num_steps=4),
+    lambda: efficientnet(width=.1, depth=.3, in_channels=2, image_size=8, norm='step', num_steps=4)])
+def test_every_family_can_be_followed(make):
+    ann,x = settled(twin(make())),images()
+    assert error(convert(ann, x, 256, percentile=100), ann, x)<.2
+
+def test_the_gate_lets_the_busiest_through():
+    x = (torch.rand(400, 2, 3, 6, 6, generator=seeded(0))<torch.rand(2, 3, 6, 6, generator=seeded(1))).float()
+    rates = nn.functional.max_pool2d(x.mean(0), 2)
+    assert (Gate(2)(x).mean(0)-rates).abs().max()<.05
+    for options in (dict(kernel_size=3, stride=1, padding=1), dict(kernel_size=2, ceil_mode=True)):
+        assert Gate(**options)(x).shape==(400, *nn.MaxPool2d(**options)(x[0]).shape)
