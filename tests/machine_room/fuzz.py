@@ -114,7 +114,7 @@ features = dict(
     norm_of_two='a norm in training with two readers', lone_norm='a norm of a single image and step',
     look='a look in the middle', hooks='hooks that look on', backward_hooks='hooks of modules on the way back',
     frozen='frozen weights', retain='backward twice', again='two calls before backward', owed='a gradient of the input',
-    surrogates='surrogate gradients', refractory='rest after a spike', threads='two threads',
+    surrogates='surrogate gradients', refractory='rest after a spike', start='charge before the first step', threads='two threads',
     cramped='limits drawn small', large='now and then a large layer', times='spikes that are not 1',
     nothing='trains without or full of spikes')
 
@@ -152,9 +152,10 @@ def neuron(d):
     grad = d.pick(*rules)
     refractory = d.pick(1, 2, 3, 9) if d.may('refractory', .2) else 0
     reset = d.pick('zero', 'subtract')
-    if d.chance(.15): return IF(.75, reset, refractory, grad)
+    start = d.pick(.25, .5, 1.) if d.may('start', .2) else 0.
+    if d.chance(.15): return IF(.75, reset, refractory, grad, start)
     leak = d.pick(1., .75, .5) if d.exact else d.pick(1., .99, .9, .7, .3)
-    return LIF(float(np.float32(leak)), 1., reset, refractory, grad)
+    return LIF(float(np.float32(leak)), 1., reset, refractory, grad, start)
 
 def many(d):
     """Is there more than one image and step? Of a single one torch 2.13's norm has wrong gradients, if the strides of
@@ -380,7 +381,7 @@ def threshold_for(cell, x, rate, grid):
     for _ in range(10):
         cell.threshold = float(np.float32(math.sqrt(low*high)))
         if grid: cell.threshold = max(1, round(cell.threshold*64))/64
-        fired = lif(x, cell.leak, cell.threshold, cell.reset, cell.refractory, 'spike_bp').mean().item()
+        fired = lif(x, **cell.options() | dict(grad='spike_bp')).mean().item()
         if fired and (best is None or abs(fired-rate)<best[0]): best = abs(fired-rate),cell.threshold
         if .7*rate<fired<1.4*rate: break
         low,high = (cell.threshold, high) if fired>rate else (low, cell.threshold)
@@ -545,7 +546,7 @@ def drift(a, b):
 def is_tie(i, got, judge, plain):
     "Does every neuron of call `i` that differs do so first where its membrane lies within rounding of the threshold?"
     cell,x,s = judge.cells[i],judge.currents[i],judge.spikes[i]
-    u,_ = membrane(x, cell.leak, cell.threshold, cell.reset, cell.refractory)
+    u,_ = membrane(x, cell.leak, cell.threshold, cell.reset, cell.refractory, cell.start)
     scale = cell.threshold+x.abs().max().item()+u.abs().max().item()
     same = all(a.equal(b.to(a)) for a,b in zip(plain.spikes[:i], judge.spikes[:i]))
     near = 4e-6*scale + (8*len(x)*drift(plain.currents[i], x) if same else 0)
@@ -557,7 +558,7 @@ def at_an_edge(judge):
     "Does a membrane lie within rounding of an edge of the rectangle that is its surrogate?"
     for cell,x in zip(judge.cells, judge.currents):
         if cell.grad!='rectangle': continue
-        u,_ = membrane(x, cell.leak, cell.threshold, cell.reset, cell.refractory)
+        u,_ = membrane(x, cell.leak, cell.threshold, cell.reset, cell.refractory, cell.start)
         if (((u-cell.threshold).abs()-.5).abs()<4e-6*(1+u.abs().max())).any(): return True
     return False
 

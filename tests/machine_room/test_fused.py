@@ -32,7 +32,8 @@ neurons = st.fixed_dictionaries(dict(
     threshold=st.floats(.2, 3),
     reset=st.sampled_from(['zero', 'subtract']),
     refractory=st.one_of(st.integers(0, 5), st.integers(30, 80)),
-    grad=st.sampled_from(grads)))
+    grad=st.sampled_from(grads),
+    start=st.sampled_from([0., .5, 1.])))
 shapes = st.lists(st.integers(1, 5), min_size=0, max_size=3)
 lengths = st.one_of(st.integers(1, 70), st.sampled_from([31, 32, 33, 63, 64, 65]))
 dtypes = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64])
