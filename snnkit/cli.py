@@ -157,7 +157,7 @@ def compare(
         d = load(data, root, seed=seed)
         acc.print(d)
         config = Config(model=model, norm=chosen_norm(norm, model), num_steps=num_steps, seed=seed)
-        nets = dict(SNN=network(config, d), ANN=network(replace(config, **its_twin), d))
+        nets = dict(SNN=network(config, d), ANN=network(replace(config, **its_twin(config)), d))
         runs,answers = {},{}
         for n,net in nets.items():
             acc.print(f'\n{n}')

@@ -18,6 +18,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from pkgutil import resolve_name
 from threading import Lock
 
 import numpy as np
@@ -32,18 +33,20 @@ from tqdm.auto import tqdm
 
 # %% ../nbs/experiment/11_experiments.ipynb #0b1ec752
 from .core import atomic, cache_home, check_choice, check_number, check_whole, need
-from .encoding import Direct
-from .layers import LIF, found, roads, use
+from .encoding import Direct, Encoder
+from .layers import LIF, QCFS, Integrator, Poisson, found, roads, use
 from .models import calibrate, models, twin
 from .data import Augmented, Data, augmentations, evenly, load, named
 from snnkit.training import (
     TET, Distilled, Objective, cross_entropy, evaluate, first_batch, fit, load_weights, read_tensors, save_weights,
     set_seed, show_where
 )
-from .measures import accuracy_interval, costs, energy, error_increment, mcnemar, seed_interval, ways
+from snnkit.measures import (
+    accuracy_by_steps, accuracy_interval, costs, energy, error_increment, mcnemar, seed_interval, ways
+)
 from snnkit.store import (
-    Config, Store, as_store, check_paths, config_of, describe, finite, is_path, its_twin, key, losses, pack, provenance,
-    resolve, results_home, schedules, unpack
+    Config, Store, as_store, check_paths, config_of, conversions, describe, finite, is_path, its_twin, key, losses,
+    pack, provenance, resolve, results_home, schedules, unpack
 )
 
 # %% ../nbs/experiment/11_experiments.ipynb #7d41e0c6
@@ -101,15 +104,38 @@ def model_arguments(
 left_out = dict(num_steps=Config.num_steps, norm=None, dropout=0., grad=Config.grad, encoder=None,
                 readout=1., norm_head=Config.norm_head, kappa=None)
 
+# %% ../nbs/experiment/11_experiments.ipynb #0b1ec7c1
+def own_rule(
+    net # a network
+)->bool:
+    "Does `net` learn by a rule of its own?"
+    return hasattr(net, 'learn')
+
+def encoder_of(
+    config:Config # of a run of a converted network
+)->Encoder:       # its first layer
+    "What makes spikes, or a constant current, of its images."
+    return (Direct if config.encoder=='direct' else Poisson)(config.num_steps)
+
+def unscaled(
+    config:Config, # of a run of a converted network
+    data:Data      # it has to fit it
+)->torch.nn.Module: # images [B, C, H, W] -> scores [B, K]
+    "A converted network before anybody knows its weights and scales, ready to load them."
+    ann = network(replace(config, **its_twin(config)), data)
+    return resolve_name('snnkit.conversion:with_scales')(ann, None, encoder_of(config), grad=config.grad)
+
 # %% ../nbs/experiment/11_experiments.ipynb #8c07b5d2
 def network(
     config:Config, # of a run
     data:Data      # the network has to fit it
 )->torch.nn.Module: # images [B, C, H, W] -> scores [B, K]
     "The network of a run, its weights drawn from the seed; raises ValueError for images and options it cannot take."
+    if config.convert: return unscaled(config, data)
     make = resolve('model', config.model, models)
     given = model_arguments(config, data)
     if is_path(config.model): given = accepted(make, given, left_out) # the models of the kit take all of it
+    if 'seed' in inspect.signature(make).parameters: given['seed'] = config.seed
     given |= config.options
     set_seed(config.seed)
     try: net = make(**given)
@@ -119,8 +145,9 @@ def network(
         raise ValueError(f'`options` is {config.options}: {e}. {mend}') from e
     found = f'`model` is {config.model!r}, which gives a {type(net).__name__}'
     need(isinstance(net, torch.nn.Module), found, 'it must give a module', 'Return the network.')
-    if config.ann: return twin(net, readout=1. if config.readout else .1)
-    if config.calibrate: calibrate(net, first_batch(data.train, 64)[0], fresh=True)
+    steps = partial(QCFS, config.levels) if config.levels else None
+    if config.ann: return twin(net, readout=1. if config.readout else .1, activation=steps)
+    if config.calibrate and not own_rule(net): calibrate(net, first_batch(data.train, 64)[0], fresh=True)
     return net
 
 # %% ../nbs/experiment/11_experiments.ipynb #cdb4defb
@@ -136,26 +163,50 @@ def counted(
 
 # %% ../nbs/experiment/11_experiments.ipynb #b7f2e416
 def count(
-    net,   # a trained network
-    images # data set of (image, label)
-)->dict:   # parameters, spikes, rates, shares of silent neurons, operations and energy per image
+    net,               # a trained network
+    images,            # data set of (image, label)
+    batch_size:int=100 # images at a time
+)->dict:               # parameters, spikes, rates, silent shares, membrane updates, operations and energy per image
     "What `net` costs for an image."
-    rates,ops = costs(net, images)
+    rates,ops = costs(net, images, batch_size)
     energies = {o: float(energy(ops, o).sum()) for o in ways}
     out = dict(parameters=sum(p.numel() for p in net.parameters()), energy=energies['effective'], energies=energies,
                operations={r.layer: [r.operation, r.effective, r.dense] for r in ops.itertuples()})
     if rates is None: return out
     r = rates.dropna() # a layer that gives numbers does not fire
     by_layer = {o: dict(zip(r.layer, r[o])) for o in ('rate', 'silent')}
-    return out | dict(spikes=float(r.spikes.sum()), rates=by_layer['rate'], silent=by_layer['silent'])
+    fired = dict(spikes=float(r.spikes.sum()), updates=int(rates.updates.sum()))
+    return out | fired | dict(rates=by_layer['rate'], silent=by_layer['silent'])
 
 def answers(
-    net,      # a trained network
-    data:Data # valid and test
-)->dict:      # accuracy and error on both parts, and which test images were right
+    net,               # a trained network
+    data:Data,         # valid and test
+    batch_size:int=100 # images at a time
+)->dict:               # accuracy and error on both parts, and which test images were right
     "What `net` says of validation and test; the error is the squared one whatever it was trained by, to compare."
-    v,t = evaluate(net, data.valid),evaluate(net, data.test)
+    v,t = (evaluate(net, o, batch_size) for o in (data.valid, data.test))
     return dict(valid_accuracy=v.accuracy, valid_loss=v.loss, test_accuracy=t.accuracy, test_loss=t.loss, right=pack(t))
+
+# %% ../nbs/experiment/11_experiments.ipynb #0b1ec7c3
+def at_once(
+    config:Config # of a run
+)->int:           # images
+    "How many images a trained network gets at a time."
+    return min(100, max(1, 6400//config.num_steps))
+
+def sooner(
+    net,           # a trained network
+    data:Data,     # its test images are asked
+    config:Config  # of the run
+)->dict:           # number of steps: accuracy, spikes and energies; empty where answers do not grow with the steps
+    "What `net` would answer, and spend, after fewer steps."
+    layers = list(net.children())
+    if config.ann or not layers or not isinstance(layers[-1], Integrator): return {}
+    steps = [2**k for k in range(config.num_steps.bit_length())]
+    found = accuracy_by_steps(net, data.test, steps, at_once(config))
+    energies = {t: {o: r[f'{o} (µJ)'] for o in ways} for t,r in found.iterrows()}
+    return {str(t): dict(test_accuracy=r['test (%)']/100, spikes=r.spikes, energies=energies[t])
+            for t,r in found.iterrows()}
 
 # %% ../nbs/experiment/11_experiments.ipynb #3ac8d05e
 def steady_mode()->str: # of the layers, see `use`
@@ -203,7 +254,7 @@ def objective(
     soft = partial(cross_entropy, smoothing=config.smoothing) if config.smoothing else cross_entropy
     if loss is TET: return TET(soft)
     if loss is cross_entropy: loss = soft
-    return Objective(loss) if teacher is None else Distilled(teacher, loss, config.distill)
+    return Objective(loss) if not config.distill else Distilled(teacher, loss, config.distill)
 
 def teacher_for(
     config:Config, # of a run
@@ -211,10 +262,10 @@ def teacher_for(
     name:str,      # of the file there
     root,          # folder of the data sets, see `load`
     quiet:bool     # show nothing?
-):                 # the trained twin, or None if the run has no teacher
-    "Train the twin that a run learns from, or load its weights."
-    if not config.distill: return None
-    c = replace(config, **its_twin)
+):                 # the trained twin, or None if the run has no use for it
+    "Train the twin that a run learns from or begins with, or load its weights."
+    if not (config.distill or config.convert): return None
+    c = replace(config, **its_twin(config))
     file = cache_home()/'teachers'/f'{key(c)}.safetensors'
     file.parent.mkdir(parents=True, exist_ok=True)
     run(c, store, name, root=root, quiet=quiet, weights=file)
@@ -229,11 +280,16 @@ def learn(
     config:Config, # of the run
     quiet:bool,    # show nothing?
     teacher=None   # trained twin, or None
-):                 # the `Run` of `fit`
+)->tuple:          # the best epoch, and one row an epoch
     "Train, or go on with a training; raises KeyboardInterrupt if it was stopped."
     home = workplace(config)
+    epochs,lr = (config.tune, config.tune_lr) if config.convert else (config.epochs, config.lr)
+    if not epochs: return 0,[]
+    if own_rule(net):
+        net.learn(data.train, epochs, home, quiet)
+        return epochs,[]
     begun = any(home.glob('*.safetensors'))
-    settings = config.epochs,config.batch_size,config.lr,config.seed
+    settings = epochs,config.batch_size,lr,config.seed
     more = dict(loss=objective(config, teacher), schedule=resolve('schedule', config.schedule, schedules))
     if config.weight_decay: more['opt'] = partial(torch.optim.AdamW, fused=True, weight_decay=config.weight_decay)
     try: t = fit(net, data, *settings, home, resume=True, quiet=quiet, **more)
@@ -241,7 +297,18 @@ def learn(
         if not begun: raise
         raise ValueError(f'{e} It is what an interrupted run has left; `fresh=True` begins anew.') from e
     if t.stopped: raise KeyboardInterrupt('Stopped. The same call goes on from here, unless it says `fresh=True`.')
-    return t
+    return t.best_epoch,t.history
+
+# %% ../nbs/experiment/11_experiments.ipynb #0b1ec7c4
+def first_network(
+    config:Config, # of a run
+    data:Data,     # the network has to fit it
+    teacher=None   # trained twin, or None
+)->torch.nn.Module: # images [B, C, H, W] -> scores [B, K]
+    "The network that a run begins with: drawn from the seed, or its trained twin made spiking."
+    if not config.convert: return network(config, data)
+    convert,images = resolve('convert', config.convert, conversions),first_batch(data.train, 1000)[0]
+    return convert(teacher, images, config.num_steps, config.convert, encoder_of(config), grad=config.grad)
 
 # %% ../nbs/experiment/11_experiments.ipynb #d8b35f0e
 def train(
@@ -253,13 +320,15 @@ def train(
 )->dict:             # the record
     "Train and measure; raises KeyboardInterrupt if it was stopped, and goes on when called again."
     data = data_for(config, root)
-    net = network(config, data)
     start = clock(workplace(config))
-    t = learn(net, data, config, quiet, teacher)
+    net = first_network(config, data, teacher)
+    best_epoch,history = learn(net, data, config, quiet, teacher)
     if weights: save_weights(net, Path(weights), config=asdict(config))
     some = counted(data.test)
     images = dict(train=len(data.train), valid=len(data.valid), test=len(data.test), counted=len(some))
-    found = dict(best_epoch=t.best_epoch, history=t.history) | answers(net, data) | count(net, some)
+    n = at_once(config)
+    found = dict(best_epoch=best_epoch, history=history) | answers(net, data, n) | count(net, some, n)
+    found['steps'] = sooner(net, data, config)
     about = dict(config=asdict(config), split=data.split_hash, images=images)
     return finite(about | found | dict(seconds=round(time.time()-start)) | provenance())
 
@@ -345,7 +414,8 @@ def effort(
     steps = config.num_steps
     if config.norm: steps *= 2.3
     if config.dropout: steps *= 1.4
-    return (config.part or 50_000)*config.epochs*(6 if config.ann else steps)
+    epochs = config.tune+1 if config.convert else config.epochs # a converted one takes a look at images, and time to answer
+    return (config.part or 50_000)*epochs*(6 if config.ann else steps)
 
 def time_text(
     seconds:float # how long
@@ -463,7 +533,7 @@ def with_twins(
     configs:list # of spiking networks
 )->list:         # twice as many
     "Each of `configs`, followed by its ANN twin."
-    return [o for c in check_configs(configs) for o in (c, replace(c, **its_twin))]
+    return [o for c in check_configs(configs) for o in (c, replace(c, **its_twin(c)))]
 
 # %% ../nbs/experiment/11_experiments.ipynb #a3c7f1e5
 def grid(
@@ -633,7 +703,7 @@ def beside(
     by:dict      # key: record, of all runs
 )->list:         # of pairs: its record, and its twin's or None
     "Each run and its twin."
-    return [(r, by.get(key(config_of(r, **its_twin)))) for r in rs]
+    return [(r, by.get(key(config_of(r, **its_twin(config_of(r)))))) for r in rs]
 
 # %% ../nbs/experiment/11_experiments.ipynb #7af41c0d
 def paired(

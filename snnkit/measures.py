@@ -213,7 +213,7 @@ def over_images(
 class SpikeTally:
     "Adds up the spikes of every neuron, layer by layer; currents are NaN."
     kinds = Neuron,Encoder
-    def __init__(self): self.layers = {} # name: kind, spikes by place
+    def __init__(self): self.layers = {} # name: class, spikes by place
     def begin(self): self.calls = Counter() # a layer that stands in two places has neurons in each
 
     def hear(self, name, layer, x, y):
@@ -221,10 +221,10 @@ class SpikeTally:
         self.calls[name] += 1
         fires = is_spikes(y)
         spikes = over_images(y, torch.abs if fires else lambda o: torch.full_like(o, math.nan))
-        _,places = self.layers.setdefault(name, (type(layer).__name__, {}))
+        _,places = self.layers.setdefault(name, (type(layer), {}))
         places[place] = places.get(place, 0) + spikes.flatten(1)
 
-    def neurons(self, steps=None): # layer: kind, steps, spikes of each neuron over all images (float64, flat)
+    def neurons(self, steps=None): # layer: class, steps, spikes of each neuron over all images (float64, flat)
         out = {}
         for n,(kind,places) in self.layers.items():
             spikes = torch.cat([*places.values()], 1)[:steps] # of the first steps, if not all are wanted
@@ -275,13 +275,15 @@ def rate_table(
     counted:dict,  # what `SpikeTally.neurons` gives
     n:int          # images
 )->pd.DataFrame:   # a row a layer
-    "Rate and silent share of every layer."
+    "Rate, silent share and membrane updates of every layer."
     rows = []
     for name,(kind,steps,spikes) in counted.items():
         neurons,total = len(spikes),spikes.sum().item()
         silent = (spikes==0).double().mean().item() if math.isfinite(total) else math.nan
         rate = total/(n*neurons*steps)
-        rows.append(dict(layer=name, kind=kind, neurons=neurons, spikes=total/n, rate=rate, silent=silent))
+        fired = dict(spikes=total/n, rate=rate, silent=silent)
+        updates = neurons*steps if issubclass(kind, Neuron) else 0 # an encoder has no membranes
+        rows.append(dict(layer=name, kind=kind.__name__, neurons=neurons) | fired | dict(updates=updates))
     return pd.DataFrame(rows)
 
 # %% ../nbs/experiment/08_measures.ipynb #8c0e0001
@@ -290,7 +292,7 @@ def firing_rates(
     images,             # tensor [N, C, H, W], or a data set of (image, label)
     batch_size:int=100, # images at a time
     seed:int=0          # of the encoder's spikes
-)->pd.DataFrame:        # a row a layer: layer, kind, neurons, spikes (per image), rate (per neuron and step), silent
+)->pd.DataFrame:        # a row a layer: layer, kind, neurons, spikes, updates (per image), rate (spikes a step), silent
     "Spikes of the encoder and of every layer, and the share of neurons that never fire; else a ValueError."
     return rate_table(count_spikes(model, images, batch_size, seed), len(images))
 
@@ -470,9 +472,8 @@ def accuracy_by_steps(
     dataset,                     # pairs of an image and a label
     steps=(1, 2, 4, 8, 16),      # numbers of steps, at most those of the network
     batch_size:int=100,          # images at a time
-    seed:int=0,                  # of the encoder's spikes
-    count:str='effective'        # the way to count operations for the energy, of `ways`
-)->pd.DataFrame:                 # a row a number of steps: accuracy (%), its interval, spikes and energy of an image
+    seed:int=0                   # of the encoder's spikes
+)->pd.DataFrame:                 # a row a number of steps: accuracy (%), its interval, spikes and `ways` of energy (µJ)
     "What `model` would answer, and spend, after fewer steps, from one run; raises ValueError for steps that it lacks."
     steps = [check_steps(t) for t in steps]
     spikes,inputs,answers = SpikeTally(),InputTally(areas_of(model)),AnswerTally(steps)
@@ -486,7 +487,8 @@ def accuracy_by_steps(
         right = torch.cat(answers.answers[t])==whole.labels
         low,high = accuracy_interval(right.sum().item(), n)
         fired = sum(o.nansum().item() for _,_,o in spikes.neurons(t).values())
-        cost = energy(ops_table(inputs, n, t), count).sum()
-        rows[f'T = {t}'] = {'test (%)': 100*right.float().mean().item(), 'low': 100*low, 'high': 100*high,
-                            'spikes': fired/n, 'energy (µJ)': cost}
-    return pd.DataFrame(rows).T
+        ops = ops_table(inputs, n, t)
+        cost = {f'{o} (µJ)': energy(ops, o).sum() for o in ways}
+        answered = {'test (%)': 100*right.float().mean().item(), 'low': 100*low, 'high': 100*high}
+        rows[t] = answered | dict(spikes=fired/n) | cost
+    return pd.DataFrame(rows).T.rename_axis('T')

@@ -87,7 +87,7 @@ def textbook_for(
     check_configs([base])
     no_spikes = {o: getattr(Config, o) for o in ('num_steps', 'grad', 'encoder', 'kappa', 'norm_head')}
     book = dict(model='snnkit.studies:textbook', options={}, readout=1.)
-    return replace(base, **its_twin | no_spikes | book)
+    return replace(base, **its_twin(base) | no_spikes | book)
 
 # %% ../nbs/experiment/12_studies.ipynb #7e81b0a5
 _plif,_qcfs,_jelly = 'Fang et al. 2021 (PLIF)','Bu et al. 2022 (QCFS)','SpikingJelly'
@@ -143,7 +143,7 @@ def few(
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f22
 def _ablation(base):
     every = ablation(base, augment_for(base.data))
-    return every + [replace(c, **its_twin) for c in every if c.norm in (None, 'shared')]
+    return every + [replace(c, **its_twin(c)) for c in every if c.norm in (None, 'shared')]
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f24
 def routes(
