@@ -6,8 +6,8 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/doors/explorers.html.m
 
 # %% auto #0
 __all__ = ['drives', 'canvas', 'slider', 'menu', 'png', 'allowed', 'Explorer', 'sample_digits', 'EncoderExplorer',
-           'NeuronExplorer', 'GradientExplorer', 'Pad', 'grey_levels', 'as_mnist', 'first_of', 'NetworkExplorer',
-           'redraw_times', 'moved']
+           'NeuronExplorer', 'GradientExplorer', 'Pad', 'grey_levels', 'as_mnist', 'DigitExplorer', 'first_of',
+           'NetworkExplorer', 'ConversionExplorer', 'FieldsExplorer', 'redraw_times', 'moved']
 
 # %% ../nbs/doors/13_explorers.ipynb #3e16c7f4
 import base64, copy, os, time
@@ -311,6 +311,37 @@ def as_mnist(
     out[:, row:row+x.shape[1], col:col+x.shape[2]] = x
     return out[:, 14:42, 14:42]
 
+# %% ../nbs/doors/13_explorers.ipynb #0b1ecd02
+class DigitExplorer(Explorer):
+    "A network looks at a digit of the menu, or at one drawn on the pad, whichever was touched last."
+    size = 10,4.2
+    def __init__(self,
+        controls:dict, # more of them, see `Explorer`
+        **values       # of all controls at first
+    ):
+        self.images,self.pad = sample_digits(),Pad()
+        digits = dict(source=menu('show', ['digit', 'drawing']), digit=menu('digit', self.images),
+                      example=slider('example', 0, 0, 19))
+        super().__init__(digits | controls, self.pad, **values)
+        self.pad.field.observe(self.draw, 'value')
+
+    def chosen(self, source, digit, example):
+        "The image to look at: the drawing, if there is one and it is asked for."
+        drawn = source=='drawing' and self.pad.field.value
+        return as_mnist(self.pad.image) if drawn else self.images[digit][example]
+
+    def draw(self, change=None):
+        "Look, paint and tell anew."
+        if change and not self.held:
+            touchable = *self.controls.items(),('drawing', self.pad.field)
+            touched = next((k for k,o in touchable if o is change['owner']), None)
+            source = self.controls['source']
+            self.held = True
+            if touched=='drawing': source.value = 'drawing'
+            elif touched in ('digit', 'example'): source.value = 'digit'
+            self.held = False
+        super().draw(change)
+
 # %% ../nbs/doors/13_explorers.ipynb #c7af508e
 def first_of(
     model:nn.Module, # a network
@@ -323,9 +354,8 @@ def first_of(
     return getattr(layers[0], name)
 
 # %% ../nbs/doors/13_explorers.ipynb #d25d7659
-class NetworkExplorer(Explorer):
+class NetworkExplorer(DigitExplorer):
     "A trained network and its twin look at a digit: spikes of all layers, scores over time, and what was spent."
-    size = 10,4.2
     def __init__(self,
         model=None, # a spiking network for grey images of 28 x 28; the LeNet that comes with the package if None
         ann=None,   # its twin, trained; the one that comes with the package if None
@@ -333,28 +363,29 @@ class NetworkExplorer(Explorer):
     ):
         need((model is None)==(ann is None), 'only one of `model` and `ann` is given',
              'a network is shown beside its trained twin', 'Give both, or neither for those of the package.')
-        self.model = model or lenet(num_steps=20, pretrained='digits')
-        self.ann = ann or twin(self.model, pretrained='digits')
-        self.images,self.pad = sample_digits(),Pad()
+        self.model,self.ann = self.shipped() if model is None else (model, ann)
+        super().__init__(self.knobs(), **values)
+
+    def shipped(self):
+        "The network that comes with the package, and its twin."
+        model = lenet(num_steps=20, pretrained='digits')
+        return model,twin(model, pretrained='digits')
+
+    def knobs(self):
+        "What can be turned about the network."
         T,threshold = first_of(self.model, Encoder, 'num_steps'),float(first_of(self.model, LIF, 'threshold'))
-        controls = dict(
-            source=menu('show', ['digit', 'drawing']), digit=menu('digit', self.images),
-            example=slider('example', 0, 0, 19),
-            num_steps=slider('time steps', T, 1, max(100, T)), intensity=slider('intensity', 1., 0., 1., .01),
-            threshold=slider('threshold', threshold, .2, 3., .05), seed=slider('seed', 0, 0, 99))
-        super().__init__(controls, self.pad, **values)
-        self.pad.field.observe(self.draw, 'value')
+        return dict(num_steps=slider('time steps', T, 1, max(100, T)), intensity=slider('intensity', 1., 0., 1., .01),
+                    threshold=slider('threshold', threshold, .2, 3., .05), seed=slider('seed', 0, 0, 99))
 
     def paint(self, seen, fig): plot_seen(seen, fig=fig)
 
 # %% ../nbs/doors/13_explorers.ipynb #2d235bbf
 @patch
-def look(self:NetworkExplorer, source, digit, example, num_steps, intensity, threshold, seed):
-    "The digit, or the drawing if there is one, as the network and its twin see it."
-    drawn = source=='drawing' and self.pad.field.value
-    x = as_mnist(self.pad.image) if drawn else self.images[digit][example]
+def look(self:NetworkExplorer, source, digit, example, intensity=1., seed=0, **how):
+    "The digit, or the drawing, as the network and its twin see it."
+    x = self.chosen(source, digit, example)
     with use('torch'): # one image is no work for an engine
-        return see_image(self.tuned(num_steps, threshold), self.ann, intensity*x, seed)
+        return see_image(self.tuned(**how), self.ann, intensity*x, seed)
 
 @patch
 def tell(self:NetworkExplorer, n):
@@ -370,26 +401,49 @@ def tell(self:NetworkExplorer, n):
 
 # %% ../nbs/doors/13_explorers.ipynb #72a0d58b
 @patch
-def tuned(self:NetworkExplorer, num_steps, threshold):
+def tuned(self:NetworkExplorer, num_steps, threshold=None):
     "A copy of the network with so many steps and such thresholds, those behind pools left as they are."
     net = copy.deepcopy(self.model)
     for m in net.modules():
         if isinstance(m, Encoder): m.num_steps = num_steps
-        if isinstance(m, LIF) and not isinstance(m, IF): m.threshold = threshold
+        if threshold and isinstance(m, LIF) and not isinstance(m, IF): m.threshold = threshold
     return net
 
-@patch
-def draw(self:NetworkExplorer, change=None):
-    "Look, paint and tell anew, at the digit or at the drawing, whichever was touched last."
-    if change and not self.held:
-        touchable = *self.controls.items(),('drawing', self.pad.field)
-        touched = next((k for k,o in touchable if o is change['owner']), None)
-        source = self.controls['source']
-        self.held = True
-        if touched=='drawing': source.value = 'drawing'
-        elif touched in ('digit', 'example'): source.value = 'digit'
-        self.held = False
-    Explorer.draw(self, change)
+# %% ../nbs/doors/13_explorers.ipynb #0b1ecd04
+class ConversionExplorer(NetworkExplorer):
+    "A converted network looks at a digit, beside the conventional one that it was made of."
+    def shipped(self):
+        "The converted LeNet of the package, and what it was made of."
+        model = converted_lenet()
+        return model,twin(model).eval()
+
+    def knobs(self):
+        "The number of steps, and how bright the image is."
+        return dict(num_steps=slider('time steps', 8, 1, 64), intensity=slider('intensity', 1., 0., 1., .01))
+
+# %% ../nbs/doors/13_explorers.ipynb #0b1ecd07
+class FieldsExplorer(DigitExplorer):
+    "Neurons that learned without labels compete for a digit: who fires, and what each of them has learned."
+    size = 10,3.2
+    def __init__(self,
+        model=None, # a `DiehlCook` with labels, for images of 28 x 28; the one that comes with the package if None
+        **values    # of the controls at first: source, digit, example, intensity, seed
+    ):
+        self.model = model or DiehlCook(400, pretrained='MNIST')
+        super().__init__(dict(intensity=slider('intensity', 1., 0., 1., .01), seed=slider('seed', 0, 0, 99)), **values)
+
+    def look(self, source, digit, example, intensity, seed):
+        "The neurons that fire for the digit or the drawing."
+        with use('torch'): return compete(self.model, intensity*self.chosen(source, digit, example), seed)
+
+    def paint(self, seen, fig): plot_winners(seen, fig)
+
+    def tell(self, n):
+        "The answer, and how many took part in it."
+        answer = 'none: no neuron fires' if n.answer is None else n.answer
+        mine = int(n.counts[n.labels==n.answer].sum())
+        told = {'answer': answer, 'neurons that fire': f'{int((n.counts>0).sum())} of {len(n.counts)}'}
+        return told | {'spikes': f'{int(n.counts.sum())}, {mine} of them by neurons of that class'}
 
 # %% ../nbs/doors/13_explorers.ipynb #2d05b6e5
 def redraw_times(

@@ -391,16 +391,19 @@ class Integrator(nn.Module):
 class _Steps(Function): # `QCFS`, and a gradient that does not see the steps
     @staticmethod
     def forward(ctx, z, scale, levels):
-        y = (z/scale).clamp_(0, 1).mul_(levels).add_(.5).floor_().mul_(scale/levels)
-        ctx.save_for_backward(z, y, scale)
+        ctx.scale = scale.item()
+        step = ctx.scale/levels
+        y = torch.add(z.new_tensor(.5), z, alpha=1/step).floor_().clamp_(0, levels).mul_(step)
+        ctx.save_for_backward(z, y)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g):
-        z,y,scale = ctx.saved_tensors
-        dz = g.masked_fill((z<=0) | (z>=scale), 0)
-        return dz,((g*y).sum()-(dz*z).sum())/scale,None
+        z,y = ctx.saved_tensors
+        dz = torch.ops.aten.hardtanh_backward(g, z, 0, ctx.scale) # g where 0 < z < scale
+        above,inside = (torch.dot(a.reshape(-1), b.reshape(-1)) for a,b in ((g, y), (dz, z)))
+        return dz,(above-inside)/ctx.scale,None
 
 # %% ../nbs/network/04_layers.ipynb #0b1ec903
 class QCFS(nn.Module):

@@ -7,7 +7,7 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/rivals/stdp.html.md"""
 # %% auto #0
 __all__ = ['dt', 'num_steps', 'resting', 'threshold', 'refractory', 'decay_e', 'decay_i', 'fades', 'raised', 'readings',
            'Competing', 'Traces', 'stdp_step', 'normalize', 'learn_image', 'Memory', 'memory_for', 'DiehlCook',
-           'pixels', 'plot_fields', 'Watch', 'by_class']
+           'pixels', 'plot_fields', 'Watch', 'by_class', 'Competition', 'compete', 'plot_winners']
 
 # %% ../nbs/rivals/14_stdp.ipynb #d0a10004
 import io, math
@@ -487,3 +487,48 @@ def learn(self:DiehlCook,
     "Learn images without their labels, and then the labels of the neurons."
     self.fit(dataset, epochs, out, quiet).label(dataset)
     return self
+
+# %% ../nbs/rivals/14_stdp.ipynb #d0a10031
+class Competition(NamedTuple):
+    "How the neurons of a network answer an image."
+    image:torch.Tensor  # shape [H, W]
+    counts:torch.Tensor # spikes of each neuron, [n]
+    labels:torch.Tensor # class of each neuron, [n]
+    fields:torch.Tensor # what each has learned, [n, H, W]
+    answer:int          # class; None if no neuron fires
+
+def compete(
+    model:DiehlCook,    # a network with labels
+    image:torch.Tensor, # intensities in [0, 1], shape [1, H, W]
+    seed:int=0          # of the encoder's spikes
+)->Competition:         # what came of it
+    "Let the neurons of a network compete for an image."
+    heard = []
+    def hear(name, layer, x, y): heard.append(dense(y)[:, 0])
+    with undisturbed(model, check_seed(seed)), watch(model, hear, Competing): scores = model(image[None])[0]
+    counts = heard[-1].sum(0) # as the image was shown last
+    answer = scores.argmax().item() if counts.any() else None
+    fields = model.synapse.weight.detach().view(-1, *image.shape[1:])
+    return Competition(image[0], counts, model.votes.argmax(1), fields, answer)
+
+# %% ../nbs/rivals/14_stdp.ipynb #d0a10032
+def plot_winners(
+    n:Competition, # what `compete` gives
+    fig=None,      # matplotlib figure; a new one if None
+    most:int=6     # neurons to show
+)->Figure:         # the figure drawn on
+    "The image, and the neurons that fired most for it: their spikes, and what each has learned."
+    if fig is None: fig = Figure(figsize=(10, 3.2))
+    cells = fig.add_gridspec(2, most+2, height_ratios=(1.2, 1), left=.02, right=.98, top=.9, bottom=.06)
+    picture,bars = fig.add_subplot(cells[:, :2]),fig.add_subplot(cells[0, 2:])
+    picture.imshow(n.image, cmap='gray', vmin=0, vmax=1)
+    picture.set_title(f'answer: {"none" if n.answer is None else n.answer}', fontsize=11)
+    top = n.counts.argsort(descending=True, stable=True)[:most]
+    bars.bar(range(len(top)), n.counts[top], width=.6, color=['k' if n.labels[o]==n.answer else '.7' for o in top])
+    bars.set(ylabel='spikes', xticks=[], xlim=(-.5, most-.5), ylim=(0, max(1, 1.1*n.counts.max().item())))
+    axes = [fig.add_subplot(cells[1, 2+i]) for i in range(len(top))]
+    for ax,o in zip(axes, top):
+        ax.imshow(n.fields[o], cmap='gray_r')
+        ax.set_title(f'neuron {o.item()}: {n.labels[o].item()}', fontsize=8)
+    for ax in (picture, *axes): ax.axis('off')
+    return fig
