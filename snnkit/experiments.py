@@ -7,8 +7,8 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/experiments
 # %% auto #0
 __all__ = ['data_for', 'network', 'counted', 'count', 'answers', 'steady_mode', 'steady', 'workplace', 'run', 'effort',
            'time_text', 'run_all', 'folds', 'seeds', 'with_twins', 'grid', 'groups', 'spread', 'table', 'one_by_one',
-           'best', 'increments', 'twinned', 'differences', 'compared', 'decided', 'in_words', 'Config', 'Store',
-           'config_of', 'describe', 'key', 'pack', 'provenance', 'resolve', 'results_home', 'unpack']
+           'by_steps', 'best', 'increments', 'twinned', 'differences', 'compared', 'decided', 'in_words', 'Config',
+           'Store', 'config_of', 'describe', 'key', 'pack', 'provenance', 'resolve', 'results_home', 'unpack']
 
 # %% ../nbs/experiment/11_experiments.ipynb #0c4a8e15
 import inspect, json, math, os, shutil, time, warnings
@@ -662,6 +662,29 @@ def one_by_one(
         about = dict(network=describe(c, base), seed=c.seed, fold=c.fold)
         return about | dict(valid=100*r['valid_accuracy'], test=100*r['test_accuracy'])
     return pd.DataFrame([line(config_of(r), r) for r in records])
+
+# %% ../nbs/experiment/11_experiments.ipynb #0b1ec7c6
+def by_steps(
+    records:list,         # of one configuration, from several seeds
+    count:str='effective',# the way to count operations for the energy, of `ways`
+    confidence:float=.95  # of the intervals
+)->pd.DataFrame:          # a row a number of steps: test accuracy (%), its interval, spikes and energy of an image
+    "What a network would have answered, and spent, after fewer steps; raises ValueError for records without them."
+    check_choice('count', count, ways)
+    rs = list(once(records).values())
+    told = len(groups(rs))==1 and all(r.get('steps') for r in rs)
+    need(told, '`records` are of several networks, or do not know fewer steps', 'they must be of one that spikes',
+         'Choose those of one configuration, or train it with `fresh=True`.')
+    rows = {}
+    for t in rs[0]['steps']:
+        at = [r['steps'][t] for r in rs]
+        right,n = [100*o['test_accuracy'] for o in at],rs[0]['images']['test']
+        single = 100*np.array(accuracy_interval(round(right[0]*n/100), n, confidence))
+        mean,low,high = spread(right, tuple(single), confidence)
+        cost = np.mean([o['energies'][count] for o in at])
+        spikes = np.mean([o['spikes'] for o in at])
+        rows[int(t)] = {'test (%)': mean, 'low': low, 'high': high, 'spikes': spikes, 'energy (µJ)': cost}
+    return pd.DataFrame(rows).T.rename_axis('T')
 
 # %% ../nbs/experiment/11_experiments.ipynb #92d4ec5a
 def best(
