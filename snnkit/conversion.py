@@ -8,11 +8,12 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/rivals/conversion.html
 __all__ = ['in_units', 'unitless', 'followed', 'rules', 'shifted', 'Remembered', 'InUnits', 'UnitConv2d', 'UnitLinear',
            'UnitBatchNorm2d', 'UnitBatchNorm1d', 'RateNeuron', 'Gate', 'Rescale', 'Scores', 'Follower', 'activations',
            'with_scales', 'TopTally', 'percentile_scales', 'spike_norm_scales', 'learned_scales', 'check_followed',
-           'convert']
+           'convert', 'convertible']
 
 # %% ../nbs/rivals/13_conversion.ipynb #c0a10004
 import copy, math
 from collections import OrderedDict
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ from snnkit.layers import (
     LIF, QCFS, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d, Poisson,
     Residual, Subsample, check_module, dense, recast, watch
 )
-from .models import MeanOverTime, current_of
+from .models import MeanOverTime, current_of, lenet, load_shipped, twin
 from .measures import on_device
 
 # %% ../nbs/rivals/13_conversion.ipynb #c0a10007
@@ -313,3 +314,9 @@ def convert(
     elif how=='percentile': scales = percentile_scales(ann, images, percentile)
     else: scales = spike_norm_scales(ann, images, encoder, start, seed=seed)
     return with_scales(ann, scales, encoder, start, grad)
+
+# %% ../nbs/rivals/13_conversion.ipynb #c0a10031
+def convertible()->nn.Sequential: # images [B, 1, 28, 28] -> scores [B, 10], in `eval` mode
+    "The conventional LeNet of the package with `QCFS` activations, trained on MNIST."
+    ann = twin(lenet(norm='shared'), activation=partial(QCFS, 4))
+    return load_shipped(ann, 'lenet-qcfs', 'MNIST').eval()

@@ -323,6 +323,7 @@ def train(
     start = clock(workplace(config))
     net = first_network(config, data, teacher)
     best_epoch,history = learn(net, data, config, quiet, teacher)
+    learned = time.time()-start
     if weights: save_weights(net, Path(weights), config=asdict(config))
     some = counted(data.test)
     images = dict(train=len(data.train), valid=len(data.valid), test=len(data.test), counted=len(some))
@@ -330,7 +331,8 @@ def train(
     found = dict(best_epoch=best_epoch, history=history) | answers(net, data, n) | count(net, some, n)
     found['steps'] = sooner(net, data, config)
     about = dict(config=asdict(config), split=data.split_hash, images=images)
-    return finite(about | found | dict(seconds=round(time.time()-start)) | provenance())
+    took = dict(training_seconds=round(learned), seconds=round(time.time()-start))
+    return finite(about | found | took | provenance())
 
 # %% ../nbs/experiment/11_experiments.ipynb #c70b49e3
 def changing(

@@ -34,6 +34,8 @@ from snnkit.plots import (
     codes, drive_neuron, encode_image, error_after, plot_driven, plot_encoded, plot_seen, plot_taught, see_image,
     spent, teach_neuron
 )
+from .conversion import convert, convertible
+from .stdp import DiehlCook, compete, plot_winners
 
 # %% ../nbs/doors/15_explorers.ipynb #6149fa27
 _named = dict(description_width='initial') # a label as wide as its text
@@ -414,8 +416,8 @@ class ConversionExplorer(NetworkExplorer):
     "A converted network looks at a digit, beside the conventional one that it was made of."
     def shipped(self):
         "The converted LeNet of the package, and what it was made of."
-        model = converted_lenet()
-        return model,twin(model).eval()
+        ann = convertible()
+        return convert(ann, num_steps=8, how='qcfs'),ann
 
     def knobs(self):
         "The number of steps, and how bright the image is."

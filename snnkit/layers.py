@@ -411,11 +411,11 @@ class QCFS(nn.Module):
     def __init__(self,
         levels:int=4,     # steps, at least 1; Bu et al. use 4 and 8
         scale:float=None, # the highest output, > 0; from the first batch if None
-        cut:float=.001    # share of the first batch's positive inputs above it
+        cut:float=.2      # share of the first batch's positive inputs above it
     ):
         super().__init__()
         self.levels = check_whole('levels', levels, 1, 'Usual are 4 and 8.')
-        self.cut = check_number('cut', cut, '[0, 1)', 'Usual is 0.001.')
+        self.cut = check_number('cut', cut, '[0, 1)', 'Usual is 0.2.')
         if scale is not None: scale = check_number('scale', scale, '(0, inf)', 'It is the highest output.')
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale or 1.)))
         self.register_buffer('begun', torch.tensor(scale is not None))

@@ -272,7 +272,7 @@ def lenet(
     "The spiking LeNet 20C5-P2-50C5-P2-200-K of Lee et al. 2020, weights drawn from torch's generator, or trained ones."
     options = dict(max_rate=max_rate, encoder=encoder, kappa=kappa, readout=readout, norm=norm, dropout=dropout)
     net = plain((20, 'P', 50, 'P'), 5, 200, num_classes, in_channels, num_steps, image_size, **options, **neuron)
-    return net if pretrained is None else load_shipped(net, pretrained, 'snn')
+    return net if pretrained is None else load_shipped(net, 'lenet-snn', pretrained)
 
 # %% ../nbs/network/05_models.ipynb #a05d7f91
 def vgg(
@@ -776,7 +776,7 @@ def twin(
         ann = nn.Sequential(OrderedDict([('mean', MeanOverTime()), *layers]))
     if fresh: fresh_weights(ann)
     shrink_readout(ann, readout)
-    return ann if pretrained is None else load_shipped(ann, pretrained, 'ann')
+    return ann if pretrained is None else load_shipped(ann, 'lenet-ann', pretrained)
 
 # %% ../nbs/network/05_models.ipynb #b05a841c
 # torch's layers, and what takes their place over time
@@ -852,21 +852,22 @@ def load_state(
     model.load_state_dict(state)
 
 # %% ../nbs/network/05_models.ipynb #81b2e40a
-digests = dict(digits=dict( # SHA-256 of the files
-    snn='fbce676127eac6959e76e4cbbabdb1b91daf9d7e06aa29dab7cb8de1033b97f9',
-    ann='ac656e86f198d4e0de2ed8b0c8011b9124b2367e2906f3e1d5d2d4834c707dea'))
+digests = {'lenet-snn': dict( # of a kind of network: what it was trained on, and the SHA-256 of the file
+               digits='fbce676127eac6959e76e4cbbabdb1b91daf9d7e06aa29dab7cb8de1033b97f9'),
+           'lenet-ann': dict(
+               digits='ac656e86f198d4e0de2ed8b0c8011b9124b2367e2906f3e1d5d2d4834c707dea')}
 
 def load_shipped(
-    model:nn.Module, # a `lenet`, or its twin; filled in place
-    name:str,        # what it was trained on: 'digits'
-    kind:str         # 'snn' or 'ann'
+    model:nn.Module, # a network of that kind; filled in place
+    kind:str,        # a key of `digests`
+    name:str         # what it was trained on
 )->nn.Module:        # `model`
     "Fill `model` with weights of the package; raises ValueError for unknown names, another model, or a damaged file."
-    check_choice('pretrained', name, digests)
-    check_choice('kind', kind, digests[name])
-    file = files('snnkit')/'weights'/f'lenet-{name}-{kind}.safetensors'
+    check_choice('kind', kind, digests)
+    check_choice('pretrained', name, digests[kind])
+    file = files('snnkit')/'weights'/f'{kind}-{name}.safetensors'
     raw = file.read_bytes()
-    known = hashlib.sha256(raw).hexdigest()==digests[name][kind]
+    known = hashlib.sha256(raw).hexdigest()==digests[kind][name]
     need(known, f'{file.name} is not the file that belongs to this version', 'its digest must be the known one',
          'Install the package again.')
     load_state(model, {k: v.float() for k,v in load(raw).items()}, file.name)

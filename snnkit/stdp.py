@@ -21,9 +21,10 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .core import check_choice, check_number, check_seed, check_whole, mix_seed, need, seeded
-from .layers import Flatten, Linear, Neuron, Poisson, dense, has
+from .layers import Flatten, Linear, Neuron, Poisson, dense, has, mode, watch
+from .models import load_shipped
 from .data import batches
-from .training import as_path, check_images, interruptible, read_tensors, show_where, write_tensors
+from .training import as_path, check_images, interruptible, read_tensors, show_where, undisturbed, write_tensors
 
 # %% ../nbs/rivals/14_stdp.ipynb #d0a10007
 dt = .5                              # a time step, ms
@@ -181,7 +182,7 @@ _decay_e,_decay_i,_step = (np.float32(o) for o in (decay_e, decay_i, dt/100))
 _fade1,_fade2,_fade = (np.float32(fades[o]) for o in ('post1', 'post2', 'pre'))
 
 @_compiled
-def _receive(w, spikes, u, fired, inhibition): # conductances of a step
+def _decay(u, fired, inhibition): # conductances, before the input of a step
     mine = np.float32(inhibition)
     for j in range(len(u.v)):
         u.excited[j] *= _decay_e
@@ -189,6 +190,9 @@ def _receive(w, spikes, u, fired, inhibition): # conductances of a step
     if fired:
         for j in range(len(u.v)):
             if u.rest[j]==refractory: u.inhibited[j] -= mine # nobody inhibits itself
+
+@_compiled
+def _receive(w, spikes, u): # the input of a step
     for i in spikes:
         row = w[i]
         for j in range(len(row)): u.excited[j] += row[j]
@@ -259,7 +263,8 @@ def _show(w, theta, inhibition, learn, count, u): # an image whose spikes are in
     fired = live = total = 0
     for t in range(num_steps):
         spikes = u.who[u.begin[t]:u.begin[t+1]]
-        _receive(w, spikes, u, fired, inhibition)
+        _decay(u, fired, inhibition)
+        _receive(w, spikes, u)
         if learn: _weaken(w, spikes, t, live, u)
         _move(u)
         fired,live = _fires(w, theta, t, live, learn, count, u)
@@ -293,13 +298,17 @@ class DiehlCook(nn.Module):
     def __init__(self,
         neurons:int=400,      # how many compete
         num_classes:int=10,   # outputs K
-        inputs:int=784,       # pixels of an image
+        in_channels:int=1,    # image channels C
+        image_size:int=28,    # height and width of the image
         inhibition:float=17., # see `Competing`
         reading:str='labels', # how classes are read from the neurons, see `label`
+        pretrained:str=None,  # 'MNIST' for the 400 neurons that come with the package
         seed:int=42           # of the first weights, of the order of images and of their spikes
     ):
         super().__init__()
-        for k,v in dict(num_classes=num_classes, inputs=inputs).items(): check_whole(k, v, 1, 'MNIST has 10 and 784.')
+        sizes = dict(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+        for k,v in sizes.items(): check_whole(k, v, 1, 'MNIST has 10, 1 and 28.')
+        inputs = in_channels*image_size**2
         check_choice('reading', reading, readings)
         self.seed,self.reading = check_seed(seed),reading
         self.encoder,self.flatten = Poisson(num_steps, 2*rate),Flatten()
@@ -309,6 +318,7 @@ class DiehlCook(nn.Module):
         self.synapse.weight.copy_(.3*(first+.01))
         self.register_buffer('votes', torch.zeros(neurons, num_classes))
         self.register_buffer('offset', torch.zeros(num_classes))
+        if pretrained: load_shipped(self, 'stdp', pretrained)
 
     def forward(self, x, intensity=2):
         need(self.votes.any(), 'the network has no labels yet', 'learning gave it none',
@@ -320,6 +330,29 @@ class DiehlCook(nn.Module):
         if dark.any() and intensity<brightest-1: scores[dark] = self(x[dark], intensity+1) # once more, brighter
         return scores
 
+# %% ../nbs/rivals/14_stdp.ipynb #d0a10041
+@_compiled
+def _answer(currents, theta, inhibition, spikes, u): # all float32, [T, B, n]; `spikes` begins as zeros
+    for b in range(currents.shape[1]):
+        _reset(u)
+        fired = 0
+        for t in range(len(currents)):
+            _decay(u, fired, inhibition)
+            for j in range(len(u.v)): u.excited[j] += currents[t, b, j]
+            _move(u)
+            fired,_ = _fires(spikes[t], theta, t, 0, False, spikes[t, b], u)
+
+@patch
+def forward(self:Competing, x):
+    self.check(x)
+    plain = mode()=='torch' or not has('numba') or x.device.type!='cpu' or x.ndim!=3
+    if plain or x.dtype!=torch.float32: return self.plain(x)
+    x = dense(x.detach()).contiguous()
+    spikes = torch.zeros_like(x)
+    u = memory_for(np.zeros((1, x.shape[2]), np.float32))
+    _answer(x.numpy(), self.theta.numpy(), self.inhibition, spikes.numpy(), u)
+    return spikes
+
 # %% ../nbs/rivals/14_stdp.ipynb #d0a1001f
 def pixels(
     dataset,   # pairs of an image and a label
@@ -329,7 +362,7 @@ def pixels(
     check_images(dataset, '`dataset`')
     x,y = (torch.cat(o) for o in zip(*batches(dataset, 1000)))
     x = x.flatten(1).float()
-    need(x.shape[1]==inputs, f'`dataset` has images of {x.shape[1]} pixels', f'the network has inputs={inputs}',
+    need(x.shape[1]==inputs, f'`dataset` has images of {x.shape[1]} pixels', f'the network takes {inputs}',
          'Build it for these images.')
     need(0<=x.min() and x.max()<=1, f'pixels lie between {x.min():.3g} and {x.max():.3g}',
          'they are rates and must lie in [0, 1]', 'Scale the images.')

@@ -93,8 +93,8 @@ def test_drawings_are_placed_as_digits_are():
 def test_a_spoiled_file_of_weights_is_refused(tmp_path, monkeypatch):
     import snnkit.models as models
     (tmp_path/'weights').mkdir()
-    good = (models.files('snnkit')/'weights/lenet-digits-snn.safetensors').read_bytes()
-    (tmp_path/'weights/lenet-digits-snn.safetensors').write_bytes(good[:-1]+bytes([good[-1]^1]))
+    good = (models.files('snnkit')/'weights/lenet-snn-digits.safetensors').read_bytes()
+    (tmp_path/'weights/lenet-snn-digits.safetensors').write_bytes(good[:-1]+bytes([good[-1]^1]))
     monkeypatch.setattr(models, 'files', lambda name: tmp_path)
     with pytest.raises(ValueError, match='not the file that belongs to this version.*Install'):
         models.lenet(pretrained='digits')

@@ -56,8 +56,10 @@ def test_a_converted_network_learns_on(tmp_path):
         assert len(r['history'])==c.tune and len(r['steps'])==c.num_steps.bit_length()
     assert len([*(tmp_path/'cache').rglob('teachers/*.safetensors')])==1 # one twin for all
     assert len(store.read())==4
+    none = E.unpack(run(ann_first, store))
     slow,fast = (run(replace(ann_first, tune=1, grad='rate', tune_lr=lr), store, quiet=True) for lr in (1e-9, 1e-2))
-    assert slow['right']==run(ann_first, store)['right']!=fast['right']
+    changed = [int((E.unpack(o)!=none).sum()) for o in (slow, fast)]
+    assert changed[0]<=3 and changed[1]>30 # a last bit may decide a tie
 
 def test_answers_of_fewer_steps_in_a_table(tmp_path):
     store = Store(tmp_path/'r')

@@ -130,7 +130,7 @@ def test_files(wheel, built):
     made = {k: v for k,v in contents(wheel).items() if '.dist-info' not in k}
     ours = packed(root/'snnkit', '**/*') + packed(root/'results', '*.jsonl')
     assert made == {f"snnkit/{p.relative_to(root).as_posix().removeprefix('snnkit/')}": p.read_bytes() for p in ours}
-    some = {'snnkit/py.typed', 'snnkit/weights/lenet-digits-snn.safetensors', 'snnkit/results/ablation-digits.jsonl'}
+    some = {'snnkit/py.typed', 'snnkit/weights/lenet-snn-digits.safetensors', 'snnkit/results/ablation-digits.jsonl'}
     assert some <= set(made)
     sdist = {o.partition('/')[2] for o in tarfile.open(next(built.glob('*.tar.gz'))).getnames()}
     assert {'settings.ini', 'CHANGELOG.md', 'CITATION.cff', 'LICENSE'} <= sdist
