@@ -431,12 +431,12 @@ class FieldsExplorer(DigitExplorer):
         model=None, # a `DiehlCook` with labels, for images of 28 x 28; the one that comes with the package if None
         **values    # of the controls at first: source, digit, example, intensity, seed
     ):
-        self.model = model or DiehlCook(400, pretrained='MNIST')
+        self.model = model or DiehlCook(pretrained='MNIST')
         super().__init__(dict(intensity=slider('intensity', 1., 0., 1., .01), seed=slider('seed', 0, 0, 99)), **values)
 
     def look(self, source, digit, example, intensity, seed):
         "The neurons that fire for the digit or the drawing."
-        with use('torch'): return compete(self.model, intensity*self.chosen(source, digit, example), seed)
+        return compete(self.model, intensity*self.chosen(source, digit, example), seed)
 
     def paint(self, seen, fig): plot_winners(seen, fig)
 

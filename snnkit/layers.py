@@ -393,7 +393,7 @@ class _Steps(Function): # `QCFS`, and a gradient that does not see the steps
     def forward(ctx, z, scale, levels):
         ctx.scale = scale.item()
         step = ctx.scale/levels
-        y = torch.add(z.new_tensor(.5), z, alpha=1/step).floor_().clamp_(0, levels).mul_(step)
+        y = z.clamp(0, ctx.scale).mul_(1/step).round_().mul_(step)
         ctx.save_for_backward(z, y)
         return y
 

@@ -8,7 +8,8 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/measures.ht
 __all__ = ['picojoules', 'ways', 'check_count', 'check_confidence', 'accuracy_interval', 'paired_interval', 'Increment', 'hits',
            'disagreements', 'error_increment', 'mcnemar', 'SeedInterval', 'seed_interval', 'confusion', 'on_device',
            'is_spikes', 'over_images', 'firing_rates', 'spikes_per_neuron', 'fan_out', 'operations', 'synaptic_ops',
-           'Costs', 'costs', 'energy', 'break_even', 'break_even_rate', 'AnswerTally', 'accuracy_by_steps']
+           'Costs', 'costs', 'energy', 'break_even', 'break_even_rate', 'AnswerTally', 'ask_by_steps',
+           'accuracy_by_steps']
 
 # %% ../nbs/experiment/08_measures.ipynb #6e55c14a
 import math
@@ -467,14 +468,14 @@ class AnswerTally:
         for t in self.steps: self.answers[t].append(layer.forward(dense(x)[:t]).argmax(1).cpu())
 
 # %% ../nbs/experiment/08_measures.ipynb #0b1ec7f2
-def accuracy_by_steps(
+def ask_by_steps(
     model:nn.Module,             # a spiking network
     dataset,                     # pairs of an image and a label
-    steps=(1, 2, 4, 8, 16),      # numbers of steps, at most those of the network
+    steps,                       # numbers of steps, at most those of the network
     batch_size:int=100,          # images at a time
     seed:int=0                   # of the encoder's spikes
-)->pd.DataFrame:                 # a row a number of steps: accuracy (%), its interval, spikes and `ways` of energy (µJ)
-    "What `model` would answer, and spend, after fewer steps, from one run; raises ValueError for steps that it lacks."
+)->tuple:                        # the `Evaluation` of all steps, and what `accuracy_by_steps` gives
+    "What `model` answers, and would after fewer steps, from one run; raises ValueError for steps that it lacks."
     steps = [check_steps(t) for t in steps]
     spikes,inputs,answers = SpikeTally(),InputTally(areas_of(model)),AnswerTally(steps)
     with heard(model, spikes, inputs, answers): whole = evaluate(model, dataset, batch_size, seed)
@@ -491,4 +492,14 @@ def accuracy_by_steps(
         cost = {f'{o} (µJ)': energy(ops, o).sum() for o in ways}
         answered = {'test (%)': 100*right.float().mean().item(), 'low': 100*low, 'high': 100*high}
         rows[t] = answered | dict(spikes=fired/n) | cost
-    return pd.DataFrame(rows).T.rename_axis('T')
+    return whole,pd.DataFrame(rows).T.rename_axis('T')
+
+def accuracy_by_steps(
+    model:nn.Module,             # a spiking network
+    dataset,                     # pairs of an image and a label
+    steps=(1, 2, 4, 8, 16),      # numbers of steps, at most those of the network
+    batch_size:int=100,          # images at a time
+    seed:int=0                   # of the encoder's spikes
+)->pd.DataFrame:                 # a row a number of steps: accuracy (%), its interval, spikes and `ways` of energy (µJ)
+    "What `model` would answer, and spend, after fewer steps; raises ValueError for steps that it lacks."
+    return ask_by_steps(model, dataset, steps, batch_size, seed)[1]

@@ -855,7 +855,11 @@ def load_state(
 digests = {'lenet-snn': dict( # of a kind of network: what it was trained on, and the SHA-256 of the file
                digits='fbce676127eac6959e76e4cbbabdb1b91daf9d7e06aa29dab7cb8de1033b97f9'),
            'lenet-ann': dict(
-               digits='ac656e86f198d4e0de2ed8b0c8011b9124b2367e2906f3e1d5d2d4834c707dea')}
+               digits='ac656e86f198d4e0de2ed8b0c8011b9124b2367e2906f3e1d5d2d4834c707dea'),
+           'lenet-qcfs': dict(
+               MNIST='f3f6d4768c6b4a84f1cad2eb03bb3fe6bda012e753c0f1bf19684121f6126c87'),
+           'stdp': dict(
+               MNIST='37f19604da4503110104daf004636653f5b3db5b88bb94eef873aae9944f951b')}
 
 def load_shipped(
     model:nn.Module, # a network of that kind; filled in place

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -552,13 +553,15 @@ def plot_winners(
 )->Figure:         # the figure drawn on
     "The image, and the neurons that fired most for it: their spikes, and what each has learned."
     if fig is None: fig = Figure(figsize=(10, 3.2))
-    cells = fig.add_gridspec(2, most+2, height_ratios=(1.2, 1), left=.02, right=.98, top=.9, bottom=.06)
-    picture,bars = fig.add_subplot(cells[:, :2]),fig.add_subplot(cells[0, 2:])
+    widths = 2,.5,*[1]*most # the picture, room for an axis, the neurons
+    cells = fig.add_gridspec(2, most+2, width_ratios=widths, height_ratios=(1.2, 1), left=.02, right=.98, top=.9, bottom=.06)
+    picture,bars = fig.add_subplot(cells[:, 0]),fig.add_subplot(cells[0, 2:])
     picture.imshow(n.image, cmap='gray', vmin=0, vmax=1)
     picture.set_title(f'answer: {"none" if n.answer is None else n.answer}', fontsize=11)
-    top = n.counts.argsort(descending=True, stable=True)[:most]
+    top = n.counts.argsort(descending=True, stable=True)[:min(most, int((n.counts>0).sum()))]
     bars.bar(range(len(top)), n.counts[top], width=.6, color=['k' if n.labels[o]==n.answer else '.7' for o in top])
     bars.set(ylabel='spikes', xticks=[], xlim=(-.5, most-.5), ylim=(0, max(1, 1.1*n.counts.max().item())))
+    bars.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes = [fig.add_subplot(cells[1, 2+i]) for i in range(len(top))]
     for ax,o in zip(axes, top):
         ax.imshow(n.fields[o], cmap='gray_r')

@@ -204,7 +204,8 @@ class Shown:
         self.page.mouse.up()
 
 sliders = dict(EncoderExplorer='time steps', NeuronExplorer='threshold', GradientExplorer='leak',
-               NetworkExplorer='intensity')
+               NetworkExplorer='intensity', ConversionExplorer='time steps', FieldsExplorer='intensity')
+readers = dict(NetworkExplorer='answer: {},', ConversionExplorer='answer: {},', FieldsExplorer='answer: {}')
 
 def is_whole(e, width):
     "Does the picture of the explorer lie on a page of this width?"
@@ -224,15 +225,16 @@ def test_explorers_answer(lab):
         e.changes(lambda: e.drag(label, -40))
     e = shown['EncoderExplorer']
     e.changes(lambda: e.at.locator('select').nth(1).select_option('latency'))
-    e = shown['NetworkExplorer']
-    e.handle('intensity').focus()
-    e.changes(lambda: page.keyboard.press('End'))
     says = '([o, want]) => o.textContent.includes(want)'
-    for digit,strokes in {1: [(14, 4), (13.5, 24)], 7: [(7, 5), (20, 5), (12, 24)]}.items():
-        e.changes(lambda: e.draw(*strokes))
-        page.wait_for_function(says, arg=[e.at.element_handle(), f'answer: {digit},'], timeout=10_000)
-        lab.picture(page, f'drawn-{digit}')
-        e.changes(lambda: e.at.locator('button', has_text='clear').click())
+    for k,answer in readers.items():
+        e = shown[k]
+        e.handle(sliders[k]).focus()
+        e.changes(lambda: page.keyboard.press('End'))
+        for digit,strokes in {1: [(14, 4), (13.5, 24)], 7: [(7, 5), (20, 5), (12, 24)]}.items():
+            e.changes(lambda: e.draw(*strokes))
+            page.wait_for_function(says, arg=[e.at.element_handle(), answer.format(digit)], timeout=10_000)
+            lab.picture(page, f'{k}-drawn-{digit}')
+            e.changes(lambda: e.at.locator('button', has_text='clear').click())
     for width in (1280, 800):
         page.set_viewport_size(dict(width=width, height=900))
         for k,e in shown.items():

@@ -3,15 +3,20 @@ import io
 import ipywidgets as W
 import pytest
 from PIL import Image
-from snnkit.explorers import EncoderExplorer,GradientExplorer,NetworkExplorer,NeuronExplorer,as_mnist,sample_digits
+from snnkit.explorers import (
+    ConversionExplorer, EncoderExplorer, FieldsExplorer, GradientExplorer, NetworkExplorer, NeuronExplorer, as_mnist,
+    sample_digits)
 
-kinds = EncoderExplorer,NeuronExplorer,GradientExplorer,NetworkExplorer
+digit_kinds = NetworkExplorer,ConversionExplorer,FieldsExplorer # which have a pad
+kinds = EncoderExplorer,NeuronExplorer,GradientExplorer,*digit_kinds
 moves = { # control: another value at which the picture must be another one
     EncoderExplorer: dict(digit='8', example=7, code='direct', num_steps=60, seed=5),
     NeuronExplorer: dict(
         drive='three_sines', amplitude=-3., resistance=4., capacitance=9., threshold=.4, refractory=0., dt=1.),
     GradientExplorer: dict(rule='rectangle', leak=.6, threshold=.5, rate=.25, target=.9, step=1.5, seed=7),
-    NetworkExplorer: dict(digit='8', example=7, num_steps=9, intensity=.5, threshold=1.4, seed=5)}
+    NetworkExplorer: dict(digit='8', example=7, num_steps=9, intensity=.5, threshold=1.4, seed=5),
+    ConversionExplorer: dict(digit='8', example=7, num_steps=3, intensity=.5),
+    FieldsExplorer: dict(digit='8', example=7, intensity=.5, seed=5)}
 cases = [(k, c, v) for k,m in moves.items() for c,v in m.items()]
 
 @pytest.fixture(scope='module')
@@ -20,7 +25,7 @@ def explorers(): return {k: k() for k in kinds}
 def test_all_controls_are_tried(explorers):
     tried = {k: {*m} for k,m in moves.items()}
     tried[NeuronExplorer].add('on')
-    tried[NetworkExplorer].add('source')
+    for o in digit_kinds: tried[o].add('source')
     assert {k: {*e.controls} for k,e in explorers.items()} == tried
 
 @pytest.mark.parametrize('kind,control,value', cases, ids=lambda o: getattr(o, '__name__', str(o)))
@@ -79,12 +84,16 @@ def test_static_picture(explorers, kind, monkeypatch):
 
 def test_pretrained_networks_know_the_digits():
     "On digits that no training has seen; the record of the run says more exactly"
+    from snnkit.conversion import convert,convertible
     from snnkit.data import load
     from snnkit.models import lenet,twin
+    from snnkit.stdp import DiehlCook
     from snnkit.training import evaluate
     test = load('digits').test
     for net in (lenet(num_steps=20, pretrained='digits'), twin(lenet(), pretrained='digits')):
         assert evaluate(net, test).accuracy > .97
+    for net in (convertible(), convert(convertible(), num_steps=4, how='qcfs')): assert evaluate(net, test).accuracy > .98
+    assert evaluate(DiehlCook(pretrained='MNIST'), test).accuracy > .87
 
 def test_drawings_are_placed_as_digits_are():
     for k,images in sample_digits(3).items():
