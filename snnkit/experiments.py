@@ -8,7 +8,7 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/experiments
 __all__ = ['data_for', 'network', 'counted', 'count', 'steady_mode', 'steady', 'workplace', 'run', 'effort', 'time_text',
            'run_all', 'folds', 'seeds', 'with_twins', 'grid', 'groups', 'spread', 'table', 'one_by_one', 'by_steps',
            'best', 'increments', 'twinned', 'differences', 'compared', 'decided', 'in_words', 'Config', 'Store',
-           'config_of', 'describe', 'key', 'pack', 'provenance', 'resolve', 'results_home', 'unpack']
+           'config_of', 'describe', 'its_twin', 'key', 'pack', 'provenance', 'resolve', 'results_home', 'unpack']
 
 # %% ../nbs/experiment/11_experiments.ipynb #0c4a8e15
 import inspect, json, math, os, shutil, time, warnings
@@ -50,7 +50,7 @@ from snnkit.store import (
 )
 
 # %% ../nbs/experiment/11_experiments.ipynb #7d41e0c6
-_all_ = ['Config', 'Store', 'config_of', 'describe', 'key', 'pack', 'provenance', 'resolve', 'results_home', 'unpack']
+_all_ = ['Config', 'Store', 'config_of', 'describe', 'its_twin', 'key', 'pack', 'provenance', 'resolve', 'results_home', 'unpack']
 
 # %% ../nbs/experiment/11_experiments.ipynb #4be90d73
 def accepted(

@@ -6,8 +6,8 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/doors/explorers.html.m
 
 # %% auto #0
 __all__ = ['drives', 'canvas', 'slider', 'menu', 'png', 'allowed', 'Explorer', 'sample_digits', 'EncoderExplorer',
-           'NeuronExplorer', 'GradientExplorer', 'Pad', 'grey_levels', 'as_mnist', 'DigitExplorer', 'first_of',
-           'NetworkExplorer', 'ConversionExplorer', 'FieldsExplorer', 'redraw_times', 'moved']
+           'NeuronExplorer', 'GradientExplorer', 'Pad', 'grey_levels', 'as_mnist', 'first_of', 'NetworkExplorer',
+           'ConversionExplorer', 'FieldsExplorer', 'redraw_times', 'moved']
 
 # %% ../nbs/doors/15_explorers.ipynb #3e16c7f4
 import base64, copy, os, time

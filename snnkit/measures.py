@@ -7,9 +7,8 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/measures.ht
 # %% auto #0
 __all__ = ['picojoules', 'ways', 'check_count', 'check_confidence', 'accuracy_interval', 'paired_interval', 'Increment', 'hits',
            'disagreements', 'error_increment', 'mcnemar', 'SeedInterval', 'seed_interval', 'confusion', 'on_device',
-           'is_spikes', 'over_images', 'firing_rates', 'spikes_per_neuron', 'fan_out', 'operations', 'synaptic_ops',
-           'Costs', 'costs', 'energy', 'break_even', 'break_even_rate', 'AnswerTally', 'ask_by_steps',
-           'accuracy_by_steps']
+           'is_spikes', 'firing_rates', 'spikes_per_neuron', 'fan_out', 'synaptic_ops', 'Costs', 'costs', 'energy',
+           'break_even', 'break_even_rate', 'accuracy_by_steps']
 
 # %% ../nbs/experiment/08_measures.ipynb #6e55c14a
 import math
@@ -494,6 +493,7 @@ def ask_by_steps(
         rows[t] = answered | dict(spikes=fired/n) | cost
     return whole,pd.DataFrame(rows).T.rename_axis('T')
 
+# %% ../nbs/experiment/08_measures.ipynb #0b1ec7f6
 def accuracy_by_steps(
     model:nn.Module,             # a spiking network
     dataset,                     # pairs of an image and a label
