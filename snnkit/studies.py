@@ -257,7 +257,7 @@ def converted(
 )->dict:        # rule: configuration
     "The same network made spiking by each rule, for as many steps as the rule may need."
     first = source_for(base)
-    spike_norm = replace(first, convert='spike_norm', encoder='poisson', num_steps=256)
+    spike_norm = replace(first, convert='spike_norm', encoder='poisson', num_steps=128)
     return {'QCFS': replace(first, convert='qcfs', levels=4, num_steps=32),
             'percentile': replace(first, convert='percentile', num_steps=64), 'Spike-Norm': spike_norm}
 

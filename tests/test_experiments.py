@@ -418,7 +418,8 @@ def test_a_run_counts_once(record):
     for f in (E.table, E.increments, E.differences, E.one_by_one, E.best):
         with pytest.raises(ValueError, match='`records` is empty'): f([])
 
-networks = dict(ablation=12, norms=16, depths=16, bounded=12, folds=10, families=12, depthwise=4, recipe=35, headline=2)
+networks = dict(ablation=12, norms=16, depths=16, bounded=12, folds=10, families=12, depthwise=4, recipe=35, headline=2,
+                rivals=10, tuned=9)
 
 @pytest.mark.parametrize('name, n', networks.items())
 def test_a_study_has_every_run_once(name, n):
@@ -426,7 +427,7 @@ def test_a_study_has_every_run_once(name, n):
     cs = studies.study(name, 'digits', of=(1, 2))
     seeds = [c.seed for c in cs]
     assert len({*map(key, cs)})==len(cs)==2*n and seeds.count(1)==seeds.count(2)==len(cs)/2
-    own = {key(replace(c, ann=True, distill=0.)) for c in cs if not c.ann}
+    own = {key(replace(c, **E.its_twin(c))) for c in cs if not c.ann}
     assert {key(c) for c in cs if c.ann} <= own
 
 def test_the_best_may_be_the_base(record):
