@@ -50,7 +50,8 @@ from snnkit.store import (
 )
 
 # %% ../nbs/experiment/11_experiments.ipynb #7d41e0c6
-_all_ = ['Config', 'Store', 'config_of', 'describe', 'its_twin', 'key', 'pack', 'provenance', 'resolve', 'results_home', 'unpack']
+_all_ = ['Config', 'Store', 'config_of', 'describe', 'its_twin', 'key', 'pack', 'provenance', 'resolve',
+         'results_home', 'unpack']
 
 # %% ../nbs/experiment/11_experiments.ipynb #4be90d73
 def accepted(
@@ -202,6 +203,7 @@ def told_by_step(
     return {str(t): dict(test_accuracy=r['test (%)']/100, spikes=r.spikes, energies=energies[t])
             for t,r in table.iterrows()}
 
+# %% ../nbs/experiment/11_experiments.ipynb #0b1ec7cf
 def answers(
     net,                # a trained network
     data:Data,          # valid and test
@@ -212,8 +214,8 @@ def answers(
     v,table = evaluate(net, data.valid, batch_size),None
     if steps: t,table = ask_by_steps(net, data.test, steps, batch_size)
     else: t = evaluate(net, data.test, batch_size)
-    found = dict(valid_accuracy=v.accuracy, valid_loss=v.loss, test_accuracy=t.accuracy, test_loss=t.loss, right=pack(t))
-    return found | dict(steps=told_by_step(table) if steps else {})
+    found = dict(valid_accuracy=v.accuracy, valid_loss=v.loss, test_accuracy=t.accuracy, test_loss=t.loss)
+    return found | dict(right=pack(t), steps=told_by_step(table) if steps else {})
 
 # %% ../nbs/experiment/11_experiments.ipynb #3ac8d05e
 def steady_mode()->str: # of the layers, see `use`
@@ -423,7 +425,7 @@ def effort(
     steps = config.num_steps
     if config.norm: steps *= 2.3
     if config.dropout: steps *= 1.4
-    epochs = config.tune+1 if config.convert else config.epochs # a converted one takes a look at images, and time to answer
+    epochs = config.tune+1 if config.convert else config.epochs # a converted one takes some time to answer
     return (config.part or 50_000)*epochs*(6 if config.ann else steps)
 
 def time_text(

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -326,15 +327,6 @@ class LIF(Neuron):
         super().check(x)
         check_neuron(**self.options()) # they may have been changed since
 
-    def step(self, x, state):
-        "One step of `lif`; raises ValueError if a gradient is wanted that needs the whole window."
-        learns,grad = torch.is_grad_enabled() and x.requires_grad,self.grad
-        need(not learns or grad not in ('spike_bp', *by_charge), f'`grad` is {grad!r}',
-             'its gradient is known only at the end of the window, not step by step',
-             'Call the layer on the whole window, or choose a surrogate such as `atan`.')
-        options = self.options() | ({} if learns else dict(grad='atan')) # without a gradient any will do
-        return lif_step(x, state, **options)
-
     def plain(self, x):
         if type(self).step is not LIF.step: return super().plain(x) # a subclass with a step of its own
         return lif(dense(x), **self.options())
@@ -342,6 +334,17 @@ class LIF(Neuron):
     def extra_repr(self):
         shown = {k: v for k,v in self.options().items() if k!='start' or v}
         return ', '.join(f'{k}={v!r}' for k,v in shown.items())
+
+# %% ../nbs/network/04_layers.ipynb #0b1ec906
+@patch
+def step(self:LIF, x, state):
+    "One step of `lif`; raises ValueError if a gradient is wanted that needs the whole window."
+    learns,grad = torch.is_grad_enabled() and x.requires_grad,self.grad
+    need(not learns or grad not in ('spike_bp', *by_charge), f'`grad` is {grad!r}',
+         'its gradient is known only at the end of the window, not step by step',
+         'Call the layer on the whole window, or choose a surrogate such as `atan`.')
+    options = self.options() | ({} if learns else dict(grad='atan')) # without a gradient any will do
+    return lif_step(x, state, **options)
 
 # %% ../nbs/network/04_layers.ipynb #3110b2fb
 def unchanged(
@@ -425,15 +428,6 @@ class QCFS(nn.Module):
         "The highest output now, a tensor with a gradient."
         return self.log_scale.exp()
 
-    @torch.no_grad()
-    def begin(self, z):
-        "Take the scale from a batch of inputs; raises ValueError if none is positive."
-        above = z[z>0].flatten()
-        need(len(above), 'no input of QCFS is above 0', 'its scale is taken from those', 'Give it a `scale`.')
-        top = above.topk(max(1, round(self.cut*len(above)))).values
-        self.log_scale.copy_(top[-1].log())
-        self.begun.fill_(True)
-
     def forward(self, z):
         if not self.begun:
             if not self.training: return z.relu() # nothing is known yet of its size
@@ -441,6 +435,17 @@ class QCFS(nn.Module):
         return _Steps.apply(z, self.scale, self.levels)
 
     def extra_repr(self): return f'levels={self.levels}, scale={self.scale.item():.3g}'
+
+# %% ../nbs/network/04_layers.ipynb #0b1ec907
+@patch
+@torch.no_grad()
+def begin(self:QCFS, z):
+    "Take the scale from a batch of inputs; raises ValueError if none is positive."
+    above = z[z>0].flatten()
+    need(len(above), 'no input of QCFS is above 0', 'its scale is taken from those', 'Give it a `scale`.')
+    top = above.topk(max(1, round(self.cut*len(above)))).values
+    self.log_scale.copy_(top[-1].log())
+    self.begun.fill_(True)
 
 # %% ../nbs/network/04_layers.ipynb #5777ee71
 class PLIF(Neuron):

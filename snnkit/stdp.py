@@ -35,6 +35,7 @@ resting,lowest = -65.,-100.          # mV; the second is where inhibition pulls
 threshold,refractory = -72.,10       # mV to which theta is added, steps
 decay_e,decay_i = math.exp(-dt/1),math.exp(-dt/2)
 
+# %% ../nbs/rivals/14_stdp.ipynb #d0a10050
 class Competing(Neuron):
     "Neurons with adaptive thresholds, each of whose spikes inhibits all others (Diehl and Cook 2015)."
     def __init__(self,
@@ -262,6 +263,7 @@ def _fires(w, theta, t, live, learn, count, u): # neurons above their thresholds
                 u.post1[j] = u.post2[j] = _one
     return fired,live
 
+# %% ../nbs/rivals/14_stdp.ipynb #d0a10051
 @_compiled
 def _show(w, theta, inhibition, learn, count, u): # an image whose spikes are in `u`; gives the number of the neurons'
     _reset(u)
@@ -325,15 +327,17 @@ class DiehlCook(nn.Module):
         self.register_buffer('offset', torch.zeros(num_classes))
         if pretrained: load_shipped(self, 'stdp', pretrained)
 
-    def forward(self, x, intensity=2):
-        need(self.votes.any(), 'the network has no labels yet', 'learning gave it none',
-             'Call `label(training images)`.')
-        self.encoder.max_rate = intensity*rate
-        counts = dense(self.neurons(self.synapse(self.flatten(self.encoder(x))))).sum(0)
-        scores = counts@self.votes + self.offset
-        dark = counts.sum(1)<fewest
-        if dark.any() and intensity<brightest-1: scores[dark] = self(x[dark], intensity+1) # once more, brighter
-        return scores
+# %% ../nbs/rivals/14_stdp.ipynb #d0a10052
+@patch
+def forward(self:DiehlCook, x, intensity=2):
+    need(self.votes.any(), 'the network has no labels yet', 'learning gave it none',
+         'Call `label(training images)`.')
+    self.encoder.max_rate = intensity*rate
+    counts = dense(self.neurons(self.synapse(self.flatten(self.encoder(x))))).sum(0)
+    scores = counts@self.votes + self.offset
+    dark = counts.sum(1)<fewest
+    if dark.any() and intensity<brightest-1: scores[dark] = self(x[dark], intensity+1) # once more, brighter
+    return scores
 
 # %% ../nbs/rivals/14_stdp.ipynb #d0a10041
 @_compiled
@@ -404,6 +408,7 @@ def told(self:DiehlCook):
     n,inputs = self.synapse.weight.shape
     return dict(neurons=n, inputs=inputs, inhibition=self.neurons.inhibition, seed=self.seed)
 
+# %% ../nbs/rivals/14_stdp.ipynb #d0a10053
 @patch
 def fit(self:DiehlCook,
     dataset,        # training images; the labels are not looked at
@@ -569,7 +574,8 @@ def plot_winners(
     "The image, and the neurons that fired most for it: their spikes, and what each has learned."
     if fig is None: fig = Figure(figsize=(10, 3.2))
     widths = 2,.5,*[1]*most # the picture, room for an axis, the neurons
-    cells = fig.add_gridspec(2, most+2, width_ratios=widths, height_ratios=(1.2, 1), left=.02, right=.98, top=.9, bottom=.06)
+    margins = dict(left=.02, right=.98, top=.9, bottom=.06)
+    cells = fig.add_gridspec(2, most+2, width_ratios=widths, height_ratios=(1.2, 1), **margins)
     picture,bars = fig.add_subplot(cells[:, 0]),fig.add_subplot(cells[0, 2:])
     picture.imshow(n.image, cmap='gray', vmin=0, vmax=1)
     picture.set_title(f'answer: {"none" if n.answer is None else n.answer}', fontsize=11)

@@ -262,7 +262,7 @@ def converted(
             'percentile': replace(first, convert='percentile', num_steps=64), 'Spike-Norm': spike_norm}
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f42
-as_long = {2: .8, 4: .5} # a training with spikes in T steps takes as long as one without them and three epochs with them
+as_long = {2: .8, 4: .5} # share of the epochs that take as long with spikes in T steps as all without, and three more
 
 def tuned(
     base:Config,  # of the study

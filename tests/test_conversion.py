@@ -1,5 +1,5 @@
-"""Conversion, on random small networks: the rates of the spiking network are the conventional one's activations, however
-its layers are computed, and the conventional network can be had back."""
+"""Conversion, on random small networks: the rates of the spiking network are the conventional one's activations,
+however its layers are computed, and the conventional network can be had back."""
 import copy
 import pytest, torch
 from hypothesis import given, settings, strategies as st
@@ -75,7 +75,8 @@ def test_the_conventional_network_is_had_back(ann):
     net = by_its_rule(ann, x, 4)
     back = twin(net)
     for k,v in ann.state_dict().items(): assert v.equal(before[k])
-    assert [type(m) for m in back.modules() if isinstance(m, (nn.ReLU, QCFS))]==[type(m) for m in activations(ann).values()]
+    kinds = [type(m) for m in back.modules() if isinstance(m, (nn.ReLU, QCFS))]
+    assert kinds==[type(m) for m in activations(ann).values()]
     assert error(back.eval(), ann, x)<1e-4
 
 @few

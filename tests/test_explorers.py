@@ -92,7 +92,8 @@ def test_pretrained_networks_know_the_digits():
     test = load('digits').test
     for net in (lenet(num_steps=20, pretrained='digits'), twin(lenet(), pretrained='digits')):
         assert evaluate(net, test).accuracy > .97
-    for net in (convertible(), convert(convertible(), num_steps=4, how='qcfs')): assert evaluate(net, test).accuracy > .98
+    ann = convertible()
+    for net in (ann, convert(ann, num_steps=4, how='qcfs')): assert evaluate(net, test).accuracy > .98
     assert evaluate(DiehlCook(pretrained='MNIST'), test).accuracy > .87
 
 def test_drawings_are_placed_as_digits_are():

@@ -75,7 +75,8 @@ def test_answers_of_fewer_steps_in_a_table(tmp_path):
 
 def test_a_network_with_a_rule_of_its_own(tmp_path):
     "Its seed is that of the run, the same run gives the same record, and what it needs lies where runs keep it."
-    first,again,other = (run(replace(stdp, seed=s), Store(tmp_path/n), quiet=True) for s,n in ((1, 'a'), (1, 'b'), (2, 'c')))
+    seeds = dict(a=1, b=1, c=2)
+    first,again,other = (run(replace(stdp, seed=s), Store(tmp_path/n), quiet=True) for n,s in seeds.items())
     assert all(first[o]==again[o] for o in told) and first['right']!=other['right']
     assert first['steps']=={} and first['best_epoch']==1 and first['updates']==20*700
     assert first['test_accuracy']>.2 and not E.workplace(replace(stdp, seed=1)).exists()

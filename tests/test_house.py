@@ -1,5 +1,6 @@
 "The house rules: chapters import only earlier ones, what is public is documented, cells are short, names as agreed."
 import ast,inspect,re,subprocess,sys
+from dataclasses import is_dataclass
 from importlib import import_module
 from io import StringIO
 from itertools import chain
@@ -87,6 +88,8 @@ def test_is_documented(mod, name):
     assert o.__doc__ and '\n' not in o.__doc__.strip(), 'the docstring is to be one line'
     if inspect.isclass(o) and '__init__' not in vars(o): return # built as its parent is
     docs = docments(o, args_kwargs=True)
+    for parent in inspect.getmro(o)[1:] if is_dataclass(o) else (): # which says what its own fields are
+        if is_dataclass(parent): docs |= {k: v for k,v in docments(parent, args_kwargs=True).items() if v}
     gives = docs.pop('return', None)
     assert [k for k,v in docs.items() if not v and k != 'self'] == [], 'parameters without a comment'
     assert gives or inspect.isclass(o) or not gives_something(o), 'no comment on what it returns'

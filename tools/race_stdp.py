@@ -1,6 +1,6 @@
-"""Times the learning of Diehl and Cook's network in this kit and in BindsNET (`pip install bindsnet==0.3.4`), on the same
-images and one core, taking turns. BindsNET's network is the one of its own example: 250 steps of a millisecond, where
-this kit takes 700 of half a millisecond; so it is also timed with these."""
+"""Times the learning of Diehl and Cook's network in this kit and in BindsNET (`pip install bindsnet==0.3.4`), on the
+same images and one core, taking turns. BindsNET's network is that of its own example: 250 steps of a millisecond. This
+kit takes 700 of half a millisecond, so BindsNET's is also timed with these."""
 import statistics,time
 import torch
 from bindsnet.encoding import poisson
@@ -49,4 +49,5 @@ def main(neurons:int=400, # that compete
     for _ in range(turns):
         for k,o in rivals.items(): took[k].append(seconds(o, x if isinstance(o, Kit) else x[:images]))
     median = {k: statistics.median(v) for k,v in took.items()}
-    for k,v in median.items(): print(f'{k}: {1000*v:.2f} ms an image, {v/median["snnkit, 700 steps"]:.0f} times this kit')
+    ours = median['snnkit, 700 steps']
+    for k,v in median.items(): print(f'{k}: {1000*v:.2f} ms an image, {v/ours:.0f} times this kit')

@@ -148,6 +148,7 @@ def synapse(
     computed = torch.nn.utils.parametrize.is_parametrized(layer)
     return _densely(layer, x, weight, bias) if computed else None
 
+# %% ../../nbs/machine_room/26_roads.ipynb #0b1ecr01
 def _by_events(layer, x, weight, bias, owed):
     conv = weight.ndim==4
     options = (layer.stride[0], layer.padding) if conv else (1, (0, 0))

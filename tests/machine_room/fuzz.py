@@ -114,7 +114,8 @@ features = dict(
     norm_of_two='a norm in training with two readers', lone_norm='a norm of a single image and step',
     look='a look in the middle', hooks='hooks that look on', backward_hooks='hooks of modules on the way back',
     frozen='frozen weights', retain='backward twice', again='two calls before backward', owed='a gradient of the input',
-    surrogates='surrogate gradients', refractory='rest after a spike', start='charge before the first step', threads='two threads',
+    surrogates='surrogate gradients', refractory='rest after a spike', start='charge before the first step',
+    threads='two threads',
     cramped='limits drawn small', large='now and then a large layer', times='spikes that are not 1',
     nothing='trains without or full of spikes')
 
