@@ -185,7 +185,7 @@ def test_whole_lenet(kw):
 def build(kernel, cc=90, extra={}, **kw):
     "Compile `kernel` as `fused_lif` does, for an NVIDIA GPU that need not be here; what is not in `kw` is a number"
     names = [p.name for p in kernel.params]
-    numbers = dict(T='i32', N='i64', leak='fp64', threshold='fp64', log_leak='fp64')
+    numbers = dict(T='i32', N='i64', leak='fp64', threshold='fp64', log_leak='fp64', begin='fp64')
     def type_of(n):
         if n in numbers: return numbers[n]
         is_pointer = isinstance(kw[n], str) and kw[n].startswith('*')
