@@ -5,18 +5,18 @@ from dataclasses import replace
 from tempfile import TemporaryDirectory
 from fastcore.script import call_parse
 from snnkit.experiments import Config,Store,its_twin,run
-from snnkit.studies import converted,study_base,unsupervised
+from snnkit.studies import base_for,converted,unsupervised
 from snnkit.training import read_tensors,write_tensors
 from common import root
 
 digits = Config(data='digits', augment='shift', epochs=30, num_steps=20, calibrate=True, schedule='warm_cosine')
-whole = study_base('rivals', 'MNIST')
+whole = base_for('MNIST', part=None)
 qcfs = converted(whole)['QCFS']
 networks = { # kind and what it was trained on: file of its record, run
     'lenet-snn-digits': ('pretrained-digits', digits),
     'lenet-ann-digits': ('pretrained-digits', replace(digits, ann=True)),
     'lenet-qcfs-MNIST': ('rivals-MNIST', replace(qcfs, **its_twin(qcfs))),
-    'stdp-MNIST': ('rivals-MNIST', unsupervised(whole)['400 neurons'])}
+    'stdp-MNIST': ('rivals-MNIST', unsupervised(whole)[400])}
 
 @call_parse
 def main(*names:str): # of networks: lenet-snn-digits, lenet-ann-digits, lenet-qcfs-MNIST, stdp-MNIST; all if none
