@@ -196,7 +196,7 @@ def report(
 # %% ../nbs/doors/16_cli.ipynb #9be3d264
 @call_parse
 def experiment(
-    name:str,             # ablation, norms, depths, bounded, folds, families, depthwise, recipe or headline
+    name:str,             # of a study: a key of `snnkit.studies.studies`, such as headline, families or rivals
     data:str='MNIST',     # digits, MNIST, FashionMNIST, CIFAR10, CIFAR10-JPEG, or a folder or archive of class folders
     root:str=None,        # folder of the data; SNNKIT_DATA or a cache folder if not given
     part:int=None,        # images used of those that are not test; if not given, as many as the study takes

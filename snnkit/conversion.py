@@ -25,6 +25,7 @@ from snnkit.layers import (
 )
 from .models import MeanOverTime, current_of, lenet, load_shipped, twin
 from .measures import on_device
+from .store import conversions
 
 # %% ../nbs/rivals/13_conversion.ipynb #c0a10007
 def shifted(
@@ -266,8 +267,6 @@ def spike_norm_scales(
     return scales
 
 # %% ../nbs/rivals/13_conversion.ipynb #c0a1001c
-rules = 'percentile', 'spike_norm', 'qcfs'
-
 def learned_scales(
     ann:nn.Module # a conventional network
 )->dict:          # name of an activation: its scale
@@ -302,7 +301,7 @@ def convert(
     seed:int=0             # of the encoder's spikes, for 'spike_norm'
 )->nn.Sequential:          # images [B, C, H, W] -> scores [B, K], in `eval` mode
     "A spiking network with the weights of `ann`; raises ValueError, by name, for a layer that it cannot follow."
-    check_choice('how', how, rules)
+    check_choice('how', how, conversions)
     check_followed(ann)
     need(how=='qcfs' or images is not None, f"`images` is None and `how` {how!r}", 'the scales come from images',
          'Give some hundred training images.')

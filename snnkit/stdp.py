@@ -9,7 +9,7 @@ __all__ = ['dt', 'num_steps', 'resting', 'lowest', 'threshold', 'refractory', 'd
            'Competing', 'Traces', 'stdp_step', 'learn_image', 'DiehlCook', 'plot_fields', 'compete', 'plot_winners']
 
 # %% ../nbs/rivals/14_stdp.ipynb #d0a10004
-import io, math
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,8 @@ from .layers import Flatten, Linear, Neuron, Poisson, dense, has, mode, watch
 from .models import load_shipped
 from .data import batches
 from snnkit.training import (
-    as_path, check_images, evaluate, interruptible, read_tensors, show_where, undisturbed, write_tensors
+    as_path, check_images, evaluate, interruptible, read_tensors, show_in_place, show_where, undisturbed,
+    write_tensors
 )
 
 # %% ../nbs/rivals/14_stdp.ipynb #d0a10007
@@ -466,16 +467,7 @@ class Watch:
         "So many images of an epoch have been seen."
         self.bar.update(epoch*self.images+seen-self.bar.n)
         if self.where=='log' and seen==self.images: print(f'epoch {epoch+1}: {seen} images', flush=True)
-        if self.where=='notebook': self.draw()
-
-    def draw(self):
-        "Receptive fields, in the place of older ones."
-        from IPython.display import Image, display
-        png = io.BytesIO()
-        plot_fields(self.model).savefig(png, format='png', dpi=80)
-        now = Image(png.getvalue())
-        if self.screen is None: self.screen = display(now, display_id=True)
-        else: self.screen.update(now)
+        if self.where=='notebook': self.screen = show_in_place(plot_fields(self.model), self.screen, 80)
 
     def close(self):
         "The end."

@@ -281,7 +281,7 @@ def unsupervised(
     neurons=(100, 400, 1600)# that compete
 )->dict:                    # number of neurons: configuration
     "Diehl and Cook's network of several sizes, three epochs each, as they trained the smaller ones."
-    network = dict(model='snnkit.stdp:DiehlCook', epochs=3, num_steps=Config.num_steps)
+    network = dict(model='snnkit.stdp:DiehlCook', epochs=3)
     return {n: Config(data=base.data, part=base.part, options=dict(neurons=n), **network) for n in neurons}
 
 def rivals(

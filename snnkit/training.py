@@ -674,6 +674,21 @@ def step(self:Progress):
         done = f'{self.run.seen/self.total:4.0%}'
         print(f'epoch {self.run.epoch+1}/{self.epochs}  {done}  train error {loss}', flush=True)
 
+# %% ../nbs/experiment/07_training.ipynb #bc652b78
+def show_in_place(
+    fig:Figure,  # to be shown
+    screen=None, # where the one before it is, as this function gave it; a new place if None
+    dpi:int=90   # dots an inch
+):               # where the next one will be
+    "Show a figure in a notebook, in the place of the one before it."
+    from IPython.display import Image, display
+    png = io.BytesIO()
+    fig.savefig(png, format='png', dpi=dpi)
+    now = Image(png.getvalue())
+    if screen is None: return display(now, display_id=True)
+    screen.update(now)
+    return screen
+
 # %% ../nbs/experiment/07_training.ipynb #bc652b79
 @patch
 def epoch(self:Progress):
@@ -686,13 +701,9 @@ def epoch(self:Progress):
 @patch
 def draw(self:Progress):
     "Draw the curves so far, in the place of the older ones."
-    from IPython.display import Image, display
-    fig,png = Figure(figsize=(8, 3), layout='constrained'),io.BytesIO()
+    fig = Figure(figsize=(8, 3), layout='constrained')
     plot_history({'network': self.run.history}, fig.subplots(1, 2))
-    fig.savefig(png, format='png', dpi=90)
-    now = Image(png.getvalue())
-    if self.screen is None: self.screen = display(now, display_id=True)
-    else: self.screen.update(now)
+    self.screen = show_in_place(fig, self.screen)
 
 # %% ../nbs/experiment/07_training.ipynb #1a7c0e2f
 @contextmanager
