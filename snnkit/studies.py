@@ -262,7 +262,7 @@ def converted(
             'percentile': replace(first, convert='percentile', num_steps=64), 'Spike-Norm': spike_norm}
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f42
-as_long = {2: .8, 4: .5} # share of the epochs that take as long with spikes in T steps as all without, and three more
+as_long = {2: .85, 4: .7} # share of the epochs that take as long with spikes in T steps as all without, and three more
 
 def tuned(
     base:Config,  # of the study
