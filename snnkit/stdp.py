@@ -10,6 +10,7 @@ __all__ = ['dt', 'num_steps', 'resting', 'lowest', 'threshold', 'refractory', 'd
 
 # %% ../nbs/rivals/14_stdp.ipynb #d0a10004
 import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .core import check_choice, check_number, check_seed, check_whole, mix_seed, need, seeded
-from .layers import Flatten, Linear, Neuron, Poisson, dense, has, mode, watch
+from .layers import Flatten, Linear, Neuron, Poisson, dense, found, has, mode, watch
 from .models import load_shipped
 from .data import batches
 from snnkit.training import (
@@ -117,12 +118,13 @@ def learn_image(
     return count
 
 # %% ../nbs/rivals/14_stdp.ipynb #d0a10013
-def _compiled(f): # into machine code, if numba is there
-    if not has('numba'): return f
-    from numba import njit
-    return njit(fastmath=True, nogil=True, error_model='numpy')(f)
+def _compiler(name): # of the machine room, which keeps what it has compiled; without numba all stays Python
+    make = found(f'snnkit.engine.kept:{name}')
+    return partial(make, fastmath=True) if make else lambda f: f
 
-@_compiled
+_kernel,_inner = _compiler('kernel'),_compiler('inner') # what Python calls, and what only kernels do
+
+@_inner
 def _draw(state): # the next number in (0, 1] of a stream
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     z = state[0]
@@ -131,12 +133,12 @@ def _draw(state): # the next number in (0, 1] of a stream
     z ^= z >> np.uint64(31)
     return (np.float64(z >> np.uint64(11))+1)/9007199254740992
 
-@_compiled
+@_inner
 def _gap(state, silent): # steps to the next spike, if `silent` is the logarithm of the chance of none
     return int(math.log(_draw(state))/silent)
 
 # %% ../nbs/rivals/14_stdp.ipynb #d0a10014
-@_compiled
+@_inner
 def _place(image, rate, steps, state, begin, who, count): # or count only: who fires when
     for i in range(len(image)):
         p = image[i]*rate
@@ -150,7 +152,7 @@ def _place(image, rate, steps, state, begin, who, count): # or count only: who f
                 begin[t+1] += 1
             t += 1+_gap(state, silent)
 
-@_compiled
+@_kernel
 def _toss(image, rate, steps, state, begin, who): # the pixels that fire at step t are who[begin[t]:begin[t+1]]
     begin[:] = 0
     first = state[0]
@@ -188,7 +190,7 @@ _rest,_lowest,_threshold,_one = (np.float32(o) for o in (resting, lowest, thresh
 _decay_e,_decay_i,_step = (np.float32(o) for o in (decay_e, decay_i, dt/100))
 _fade1,_fade2,_fade = (np.float32(fades[o]) for o in ('post1', 'post2', 'pre'))
 
-@_compiled
+@_inner
 def _decay(u, fired, inhibition): # conductances, before the input of a step
     mine = np.float32(inhibition)
     for j in range(len(u.v)):
@@ -198,13 +200,13 @@ def _decay(u, fired, inhibition): # conductances, before the input of a step
         for j in range(len(u.v)):
             if u.rest[j]==refractory: u.inhibited[j] -= mine # nobody inhibits itself
 
-@_compiled
+@_inner
 def _receive(w, spikes, u): # the input of a step
     for i in spikes:
         row = w[i]
         for j in range(len(row)): u.excited[j] += row[j]
 
-@_compiled
+@_inner
 def _move(u): # membranes
     for j in range(len(u.v)):
         v = u.v[j]
@@ -212,7 +214,7 @@ def _move(u): # membranes
         u.v[j] = max(v, _lowest) if u.rest[j]<=0 else _rest
 
 # %% ../nbs/rivals/14_stdp.ipynb #d0a10017
-@_compiled
+@_inner
 def _weaken(w, spikes, t, live, u): # pixels that fire too late
     for i in spikes:
         row = w[i]
@@ -221,7 +223,7 @@ def _weaken(w, spikes, t, live, u): # pixels that fire too late
             row[j] = max(row[j]-np.float32(1e-4)*u.post1[j], np.float32(0))
         u.last[i] = t
 
-@_compiled
+@_inner
 def _strengthen(w, j, t, u): # those that fired in time for neuron j
     gain = np.float32(1e-2)*u.post2[j]
     if gain==0: return
@@ -229,15 +231,18 @@ def _strengthen(w, j, t, u): # those that fired in time for neuron j
         age = t-u.last[i]
         if age<400: w[i, j] = min(w[i, j] + gain*_fade**age, _one) # older ones add less than a float can tell
 
-@_compiled
-def _normalize(w): # as `normalize`
-    P,n = w.shape
-    total = np.zeros(n, np.float32)
-    for i in range(P): total += w[i]
-    for i in range(P): w[i] *= np.float32(78/784*P)/total
+@_kernel
+def _normalize(w, u): # as `normalize`; the scales lie where conductances do later
+    scale = u.excited
+    scale[:] = 0
+    for row in w:
+        for j in range(len(row)): scale[j] += row[j]
+    for j in range(len(scale)): scale[j] = np.float32(78/784*len(w))/scale[j]
+    for row in w:
+        for j in range(len(row)): row[j] *= scale[j]
 
 # %% ../nbs/rivals/14_stdp.ipynb #d0a10018
-@_compiled
+@_inner
 def _reset(u): # before an image
     u.v[:] = _rest
     u.excited[:] = 0
@@ -247,7 +252,7 @@ def _reset(u): # before an image
     u.rest[:] = 0
     u.last[:] = -1000
 
-@_compiled
+@_inner
 def _fires(w, theta, t, live, learn, count, u): # neurons above their thresholds; how many, and how many have traces
     fired = 0
     for j in range(len(u.v)):
@@ -265,7 +270,7 @@ def _fires(w, theta, t, live, learn, count, u): # neurons above their thresholds
     return fired,live
 
 # %% ../nbs/rivals/14_stdp.ipynb #d0a10051
-@_compiled
+@_kernel
 def _show(w, theta, inhibition, learn, count, u): # an image whose spikes are in `u`; gives the number of the neurons'
     _reset(u)
     fired = live = total = 0
@@ -286,16 +291,16 @@ def _show(w, theta, inhibition, learn, count, u): # an image whose spikes are in
 rate = 255/8*dt/1000 # spikes per step of a white pixel, times an intensity that begins at 2
 fewest,brightest = 5,40
 
-@_compiled
+@_kernel
 def _watch(images, seeds, w, theta, inhibition, learn, counts, u): # images one after another, each until it is answered
     for k in range(len(images)):
-        if learn: _normalize(w)
+        if learn: _normalize(w, u)
         for intensity in range(2, brightest):
             u.state[0] = seeds[k] + np.uint64(intensity)
             _toss(images[k], rate*intensity, num_steps, u.state, u.begin, u.who)
             counts[k] = 0
             answers = _show(w, theta, inhibition, learn, counts[k], u)
-            if learn: theta *= np.float32(math.exp(-500/1e7))
+            for j in range(len(theta) if learn else 0): theta[j] *= np.float32(math.exp(-500/1e7))
             if answers>=fewest: break
 
 # %% ../nbs/rivals/14_stdp.ipynb #d0a1001e
@@ -341,7 +346,7 @@ def forward(self:DiehlCook, x, intensity=2):
     return scores
 
 # %% ../nbs/rivals/14_stdp.ipynb #d0a10041
-@_compiled
+@_kernel
 def _answer(currents, theta, inhibition, spikes, u): # all float32, [T, B, n]; `spikes` begins as zeros
     for b in range(currents.shape[1]):
         _reset(u)

@@ -312,7 +312,8 @@ def kernel(
 
 # %% ../../nbs/machine_room/19_kept.ipynb #e89838af
 def inner(
-    f:Callable # a function that numba can compile, and that makes no arrays
-)->Callable:   # compiled
+    f:Callable, # a function that numba can compile, and that makes no arrays
+    **options   # of `numba.njit`
+)->Callable:    # compiled
     "Compile `f`, to be called from kernels."
-    return kernel(f, no_cpython_wrapper=True, pipeline_class=ToPiece)
+    return kernel(f, no_cpython_wrapper=True, pipeline_class=ToPiece, **options)
