@@ -265,18 +265,19 @@ def converted(
     return {'QCFS': qcfs, 'percentile': percentile, 'Spike-Norm': spike_norm}
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f42
-as_long = {2: .85, 4: .7} # share of the epochs that take as long with spikes in T steps as all without, and three more
+as_long = {2: .75, 4: .6} # share of the epochs that take as long with spikes as all without, and three more with
 
 def tuned(
     base:Config,  # of the study
     num_steps:int # time steps T: a key of `as_long`
 )->dict:          # name: configuration
-    "The network with steps: converted; trained on for three epochs with its spikes; and with spikes from the start."
+    "The network with steps: converted; trained on for three epochs, by either gradient; and from the start, as long."
     check_choice('num_steps', num_steps, as_long)
     first = source_for(base)
     short = replace(converted(base)['QCFS'], num_steps=num_steps)
     scratch = replace(in_few_steps(first, num_steps), epochs=max(1, round(as_long[num_steps]*first.epochs)))
-    return {'converted': short, 'trained on': replace(short, tune=3, grad='rate'), 'from scratch': scratch}
+    on = {f'trained on, {grad}': replace(short, tune=3, grad=grad) for grad in ('atan', 'rate')}
+    return {'converted': short} | on | {'from scratch': scratch}
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f43
 harder = {100: 40.} # inhibition that did better than Diehl and Cook's 17 on MNIST's validation images
