@@ -315,5 +315,5 @@ def convert(
 # %% ../nbs/rivals/13_conversion.ipynb #c0a10031
 def convertible()->nn.Sequential: # images [B, 1, 28, 28] -> scores [B, 10], in `eval` mode
     "The conventional LeNet of the package with `QCFS` activations, trained on MNIST."
-    ann = twin(lenet(norm='shared'), activation=partial(QCFS, 4))
+    ann = twin(lenet(norm='shared'), activation=partial(QCFS, 8))
     return load_shipped(ann, 'lenet-qcfs', 'MNIST').eval()

@@ -857,9 +857,9 @@ digests = {'lenet-snn': dict( # of a kind of network: what it was trained on, an
            'lenet-ann': dict(
                digits='ac656e86f198d4e0de2ed8b0c8011b9124b2367e2906f3e1d5d2d4834c707dea'),
            'lenet-qcfs': dict(
-               MNIST='f3f6d4768c6b4a84f1cad2eb03bb3fe6bda012e753c0f1bf19684121f6126c87'),
+               MNIST='083e7b7cf9d4c8e72373f272efcea8959cdf7ce1a3d9fb0befc4e1d00fe2727d'),
            'stdp': dict(
-               MNIST='37f19604da4503110104daf004636653f5b3db5b88bb94eef873aae9944f951b')}
+               MNIST='ddd59b734c2894e1cae04f7a03ff1bad2e81dfcc9ba077b60b4bc7ceeb046f6b')}
 
 def load_shipped(
     model:nn.Module, # a network of that kind; filled in place
