@@ -51,7 +51,8 @@ def test_a_run_converts_its_twin(tmp_path, how, levels, encoder):
 def test_a_converted_network_learns_on(tmp_path):
     "With its own learning rate, from the weights of the twin that other runs have trained."
     store,on = Store(tmp_path/'r'),replace(ann_first, tune=1, grad='rate')
-    kinds = ann_first, replace(on, tune=2, grad='atan', num_steps=2), replace(on, tune_lr=1e-9), replace(on, tune_lr=1e-2)
+    slow,fast = (replace(on, tune_lr=lr) for lr in (1e-9, 1e-2))
+    kinds = ann_first, replace(on, tune=2, grad='atan', num_steps=2), slow, fast
     found = [run(c, store, quiet=True) for c in kinds]
     for c,r in zip(kinds, found): assert (len(r['history']), len(r['steps']))==(c.tune, c.num_steps.bit_length())
     assert len([*(tmp_path/'cache').rglob('teachers/*.safetensors')])==1 # one twin for all

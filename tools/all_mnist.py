@@ -1,5 +1,5 @@
-"""Diehl and Cook's network on all 60,000 training images of MNIST, as they have it: the studies of this kit keep 6,000 of
-them for validation. Nothing is chosen here. Stopped and called again with `--out`, it goes on."""
+"""Diehl and Cook's network on all 60,000 training images of MNIST, as they have it: the studies of this kit keep 6,000
+of them for validation. Nothing is chosen here. Stopped and called again with `--out`, it goes on."""
 from fastcore.script import call_parse
 from torch.utils.data import ConcatDataset
 from snnkit.data import load
@@ -19,4 +19,5 @@ def main(neurons:int=400,       # that compete
         net = DiehlCook(neurons, inhibition=inhibition, seed=seed)
         net.learn(images, epochs, out and f'{out}/{neurons}-{inhibition:g}-{seed}', quiet=True)
         right = net.evaluate(mnist.test).accuracy
-        print(f'{neurons} neurons, inhibition {inhibition:g}, seed {seed}: {right:.2%} after {len(images):,} images', flush=True)
+        told = f'{neurons} neurons, inhibition {inhibition:g}, seed {seed}: {right:.2%}'
+        print(told, flush=True)
