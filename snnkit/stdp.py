@@ -22,7 +22,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .core import check_choice, check_number, check_seed, check_whole, mix_seed, need, seeded
-from .layers import Flatten, Linear, Neuron, Poisson, dense, found, has, mode, watch
+from .layers import Flatten, Linear, Neuron, Poisson, dense, found, mode, watch
 from .models import load_shipped
 from .data import batches
 from snnkit.training import (
@@ -360,7 +360,8 @@ def _answer(currents, theta, inhibition, spikes, u): # all float32, [T, B, n]; `
 @patch
 def forward(self:Competing, x):
     self.check(x)
-    plain = mode()=='torch' or not has('numba') or x.device.type!='cpu' or x.ndim!=3
+    compiled = found('snnkit.engine.kept:kernel') is not None
+    plain = mode()=='torch' or not compiled or x.device.type!='cpu' or x.ndim!=3
     if plain or x.dtype!=torch.float32: return self.plain(x)
     x = dense(x.detach()).contiguous()
     spikes = torch.zeros_like(x)
