@@ -208,11 +208,12 @@ def answers(
     net,                # a trained network
     data:Data,          # valid and test
     steps=(),           # numbers of steps after which it is asked too
-    batch_size:int=100  # images at a time
+    batch_size:int=100, # images at a time
+    some=None           # test images whose costs after fewer steps are counted; all if None
 )->dict:                # accuracy and error on both parts, which test images were right, and answers after fewer steps
     "What `net` says of validation and test; the error is the squared one whatever it was trained by, to compare."
     v,table = evaluate(net, data.valid, batch_size),None
-    if steps: t,table = ask_by_steps(net, data.test, steps, batch_size)
+    if steps: t,table = ask_by_steps(net, data.test, steps, batch_size, counted=some)
     else: t = evaluate(net, data.test, batch_size)
     found = dict(valid_accuracy=v.accuracy, valid_loss=v.loss, test_accuracy=t.accuracy, test_loss=t.loss)
     return found | dict(right=pack(t), steps=told_by_step(table) if steps else {})
@@ -337,7 +338,7 @@ def train(
     some = counted(data.test)
     images = dict(train=len(data.train), valid=len(data.valid), test=len(data.test), counted=len(some))
     n = at_once(config)
-    said = answers(net, data, doubled_steps(net, config), n)
+    said = answers(net, data, doubled_steps(net, config), n, some)
     found = dict(best_epoch=best_epoch, history=history) | said | count(net, some, n)
     about = dict(config=asdict(config), split=data.split_hash, images=images)
     took = dict(training_seconds=round(learned), seconds=round(time.time()-start))

@@ -472,20 +472,24 @@ def ask_by_steps(
     dataset,                     # pairs of an image and a label
     steps,                       # numbers of steps, at most those of the network
     batch_size:int=100,          # images at a time
-    seed:int=0                   # of the encoder's spikes
+    seed:int=0,                  # of the encoder's spikes
+    counted=None                 # images whose spikes and operations are counted; `dataset` if None
 )->tuple:                        # the `Evaluation` of all steps, and what `accuracy_by_steps` gives
     "What `model` answers, and would after fewer steps, from one run; raises ValueError for steps that it lacks."
     steps = [check_steps(t) for t in steps]
     spikes,inputs,answers = SpikeTally(),InputTally(areas_of(model)),AnswerTally(steps)
-    with heard(model, spikes, inputs, answers): whole = evaluate(model, dataset, batch_size, seed)
-    need(spikes.layers and math.isfinite(answers.most), '`model` has no spikes, or no `Integrator`',
-         'its answer must grow with the steps', 'Give a spiking network.')
+    at_once = [spikes, inputs] if counted is None else []
+    with heard(model, answers, *at_once): whole = evaluate(model, dataset, batch_size, seed)
+    need(math.isfinite(answers.most), '`model` has no `Integrator`', 'its answer must grow with the steps',
+         'Give a spiking network.')
     need(max(steps)<=answers.most, f'`steps` has {max(steps)}', f'`model` runs for {answers.most}',
          'Ask for fewer, or build it for more.')
-    n,rows = len(whole.labels),{}
+    if counted is not None: send(model, counted, batch_size, seed, spikes, inputs)
+    need(spikes.layers, '`model` has no spikes', 'its answer must grow with the steps', 'Give a spiking network.')
+    n,rows = len(dataset if counted is None else counted),{}
     for t in steps:
         right = torch.cat(answers.answers[t])==whole.labels
-        low,high = accuracy_interval(right.sum().item(), n)
+        low,high = accuracy_interval(right.sum().item(), len(right))
         fired = sum(o.nansum().item() for _,_,o in spikes.neurons(t).values())
         ops = ops_table(inputs, n, t)
         cost = {f'{o} (µJ)': energy(ops, o).sum() for o in ways}
@@ -499,7 +503,8 @@ def accuracy_by_steps(
     dataset,                     # pairs of an image and a label
     steps=(1, 2, 4, 8, 16),      # numbers of steps, at most those of the network
     batch_size:int=100,          # images at a time
-    seed:int=0                   # of the encoder's spikes
+    seed:int=0,                  # of the encoder's spikes
+    counted=None                 # images whose spikes and operations are counted; `dataset` if None
 )->pd.DataFrame:                 # a row a number of steps: accuracy (%), its interval, spikes and `ways` of energy (µJ)
     "What `model` would answer, and spend, after fewer steps; raises ValueError for steps that it lacks."
-    return ask_by_steps(model, dataset, steps, batch_size, seed)[1]
+    return ask_by_steps(model, dataset, steps, batch_size, seed, counted)[1]

@@ -67,6 +67,8 @@ def test_answers_of_fewer_steps_in_a_table(tmp_path):
     t = E.by_steps(rs, 'added')
     assert t.index.tolist()==[1, 2, 4, 8] and t['energy (µJ)'].is_monotonic_increasing
     assert t.loc[8, 'test (%)']==pytest.approx(50*sum(r['test_accuracy'] for r in rs))
+    for r in rs: assert r['steps']['8']['energies']==pytest.approx(r['energies']) # counted on the same images
+    assert t.loc[8, 'spikes']==pytest.approx(sum(r['spikes'] for r in rs)/2)
     alone = E.by_steps(rs[:1])
     assert (alone.low<alone['test (%)']).all() and (alone['test (%)']<alone.high).all()
     twins = [store.read()[key(replace(ann_first, seed=1, **E.its_twin(ann_first)))]]

@@ -6,14 +6,16 @@ import numpy as np, pandas as pd, pytest, torch
 from hypothesis import assume, given, settings, strategies as st
 from scipy.stats import chi2, norm
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
+from snnkit.data import load
 from snnkit.encoding import Direct, Poisson
 from snnkit.layers import (IF, LIF, AvgPool2d, Conv2d, Dropout, Flatten, Integrator, Linear, Neuron, OverTime,
                            spike_trains, use, watch)
-from snnkit.measures import (accuracy_interval, break_even, break_even_rate, confusion, costs, disagreements, energy,
-                             error_increment, fan_out, firing_rates, is_spikes, mcnemar, paired_interval,
-                             seed_interval, synaptic_ops, undisturbed)
+from snnkit.measures import (accuracy_by_steps, accuracy_interval, break_even, break_even_rate, confusion, costs,
+                             disagreements, energy, error_increment, fan_out, firing_rates, is_spikes, mcnemar,
+                             paired_interval, seed_interval, synaptic_ops, undisturbed, ways)
 from snnkit.models import build, lenet, twin
+from snnkit.training import evaluate
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 conf = st.floats(.5, .999)
@@ -593,3 +595,35 @@ def test_pruned_weights_count_as_neurobench():
 def test_train_and_eval_mode_are_the_same_to_look_at():
     net,x = small(), torch.rand(5, 1, 6, 6, generator=seeded(0))
     assert firing_rates(net.train(), x).equals(firing_rates(net.eval(), x))
+
+def trained(T): return lenet(num_steps=T, encoder=Direct(T), pretrained='digits')
+
+@pytest.mark.parametrize('counted', [None, 30])
+def test_answers_of_fewer_steps(counted):
+    "One run tells what networks that run for fewer steps answer and spend."
+    digits = load('digits').test
+    some,n = Subset(digits, range(200)),counted or 200
+    sample = Subset(digits, range(counted)) if counted else None
+    t = accuracy_by_steps(trained(6), some, (1, 3, 6), 50, counted=sample)
+    for T in t.index:
+        short = trained(T)
+        found = evaluate(short, some)
+        assert t.loc[T, 'test (%)']==pytest.approx(100*found.accuracy)
+        low,high = accuracy_interval(round(200*found.accuracy), 200)
+        assert (t.loc[T, 'low'], t.loc[T, 'high'])==pytest.approx((100*low, 100*high))
+        rates,ops = costs(short, Subset(digits, range(n)))
+        assert t.loc[T, 'spikes']==pytest.approx(rates.spikes.sum())
+        for o in ways: assert t.loc[T, f'{o} (µJ)']==pytest.approx(energy(ops, o).sum())
+
+class Still(nn.Module):
+    "The image at every step, by no encoder"
+    def forward(self, x): return x.expand(3, *x.shape)
+
+def test_what_cannot_answer_after_fewer_steps():
+    some = Subset(load('digits').test, range(10))
+    silent = nn.Sequential(Still(), Flatten(), Linear(784, 10, bias=False), Integrator())
+    for wrong,told in ((twin(trained(6)), 'no `Integrator`'), (silent, 'no spikes')):
+        with pytest.raises(ValueError, match=told): accuracy_by_steps(wrong, some, (1, 2))
+    asked = {(1, 8): '`steps` has 8, .*`model` runs for 6', (0, 1): 'is 0'}
+    for steps,told in asked.items():
+        with pytest.raises(ValueError, match=told): accuracy_by_steps(trained(6), some, steps)
