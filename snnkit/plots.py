@@ -618,7 +618,7 @@ def plot_encoded(
     error.set(xlabel='time steps', ylim=(0, None))
     error.set_title('error (root mean square)', fontsize=10)
     few_ticks(train, error)
-    for ax in (train, error): ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    for ax in (train, error): ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     return fig
 
 # %% ../nbs/experiment/09_plots.ipynb #b35d8e1f
@@ -831,7 +831,7 @@ def plot_taught(
     draw_weights(bars, n, styles)
     draw_errors(loss, n, styles, step)
     few_ticks(*over_time, bars, loss)
-    bars.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    bars.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     for ax in over_time[:2]: ax.set(xticks=[], xlabel='')
     over_time[0].set_yticks([])
     return fig
@@ -910,15 +910,15 @@ def draw_scores(
     n:Seen,    # what `see_image` gives
     names:dict # of the classes, by their number
 ):
-    "The scores of all classes over time, the best three in colour."
+    "The scores of all classes over time, from 0, the best three in colour."
     total = len(n.scores)
-    steps = torch.arange(1, total+1)
-    ax.plot(steps, n.scores, lw=1, color='.8')
+    scores = nn.functional.pad(n.scores, (0, 0, 1, 0))
+    ax.plot(scores, lw=1, color='.8')
     ax.set(xlabel='time step', ylabel='score', xlim=(0, total))
     if n.answer is None: return ax.set_title(f'{names[None]} leads', fontsize=10)
     for i,k in enumerate(n.scores[-1].argsort(descending=True)[:3].tolist()):
-        ax.plot(steps, n.scores[:, k], lw=2.5-.7*i, color=f'C{k%10}', label=names[k])
-    ax.legend(frameon=False, fontsize=9, loc='upper left', title='best three')
+        ax.plot(scores[:, k], lw=2.5-.7*i, color=f'C{k%10}', label=names[k])
+    ax.legend(fontsize=9, loc='upper left', title='best three', framealpha=.9, edgecolor='none')
     ax.axvline(n.settled, color='.6', ls='--', lw=.8)
     ax.set_title(f'{names[n.answer]} leads from step {n.settled} on', fontsize=10)
 
@@ -941,7 +941,7 @@ def plot_seen(
     bands.set_title('spikes (rate of each layer beside it)', fontsize=10)
     draw_scores(scores, n, names)
     few_ticks(scores)
-    bands.xaxis.set_major_locator(MaxNLocator(4))
+    for ax in (bands, scores): ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     return fig
 
 # %% ../nbs/experiment/09_plots.ipynb #3a0c56f9
