@@ -192,22 +192,29 @@ def on_device(
         x = b if isinstance(b, torch.Tensor) else b[0]
         yield x.to(device)
 
+# %% ../nbs/experiment/08_measures.ipynb #c820e8c0
+def in_parts(
+    x:torch.Tensor # a value a step, shape [T, B, ...]
+)->tuple:          # of tensors [t, B, ...]
+    "The steps of `x`, as many at a time as fit a processor's cache."
+    return x.split(max(1, 2**16//max(1, x[0].numel())))
+
 # %% ../nbs/experiment/08_measures.ipynb #c820e8c1
 def is_spikes(
     x:torch.Tensor # any tensor
 )->bool:           # are all its values -1, 0 or 1?
     "Is `x` a spike train? Raises ValueError for what is no tensor."
     need(torch.is_tensor(x), f'`x` is {shown(x)}', 'it must be a tensor', 'Give spikes of shape [T, B, ...].')
-    steps = x if x.ndim>2 else [x] # one fits the processor's cache
-    return all(torch.equal(o.sign(), o) for o in steps) # -1, 0 and 1 are their own signs
+    parts = in_parts(x) if x.ndim>2 and len(x) else [x]
+    return all(torch.equal(o.sign(), o) for o in parts) # -1, 0 and 1 are their own signs
 
 # %% ../nbs/experiment/08_measures.ipynb #8c0e000b
 def over_images(
-    steps, # tensors [B, ...], one a time step
-    f      # of a tensor, value by value
-)->torch.Tensor: # [T, ...], float64
-    "Sum of `f` over the images of each step: torch is slow where it sums over two dimensions of a large tensor."
-    return torch.stack([f(o).sum(0) for o in steps]).double().cpu()
+    x:torch.Tensor, # a value a step, shape [T, B, ...]
+    f               # of a tensor, value by value
+)->torch.Tensor:    # [T, ...], float64
+    "Sum of `f` over the images of each step."
+    return torch.cat([f(o).sum(1) for o in in_parts(x)]).double().cpu()
 
 # %% ../nbs/experiment/08_measures.ipynb #8c0e0007
 class SpikeTally:
