@@ -574,11 +574,13 @@ def encode_image(
 
 # %% ../nbs/experiment/09_plots.ipynb #6c8f13da
 def few_ticks(
-    *axs # matplotlib axes
+    *axs,    # matplotlib axes
+    whole=() # axes that count steps or neurons from left to right
 ):
-    "Give axes at most five ticks in each direction."
+    "Give axes at most five ticks in each direction, and `whole` ones whole numbers below."
     for ax in axs:
         for axis in (ax.xaxis, ax.yaxis): axis.set_major_locator(MaxNLocator(4))
+    for ax in whole: ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
 
 # %% ../nbs/experiment/09_plots.ipynb #e7b20f4d
 def draw_pixels(
@@ -617,8 +619,7 @@ def plot_encoded(
         error.legend(frameon=False, fontsize=9)
     error.set(xlabel='time steps', ylim=(0, None))
     error.set_title('error (root mean square)', fontsize=10)
-    few_ticks(train, error)
-    for ax in (train, error): ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+    few_ticks(train, error, whole=(train, error))
     return fig
 
 # %% ../nbs/experiment/09_plots.ipynb #b35d8e1f
@@ -830,8 +831,7 @@ def plot_taught(
     draw_time(over_time, n, styles)
     draw_weights(bars, n, styles)
     draw_errors(loss, n, styles, step)
-    few_ticks(*over_time, bars, loss)
-    bars.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+    few_ticks(*over_time, bars, loss, whole=[bars])
     for ax in over_time[:2]: ax.set(xticks=[], xlabel='')
     over_time[0].set_yticks([])
     return fig
@@ -940,8 +940,7 @@ def plot_seen(
     plot_bands(n.trains, bands)
     bands.set_title('spikes (rate of each layer beside it)', fontsize=10)
     draw_scores(scores, n, names)
-    few_ticks(scores)
-    for ax in (bands, scores): ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+    few_ticks(scores, whole=(bands, scores))
     return fig
 
 # %% ../nbs/experiment/09_plots.ipynb #3a0c56f9
