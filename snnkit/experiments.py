@@ -42,7 +42,7 @@ from snnkit.training import (
     set_seed, show_where
 )
 from snnkit.measures import (
-    accuracy_interval, ask_by_steps, costs, energy, error_increment, mcnemar, seed_interval, ways
+    Costs, accuracy_interval, ask_by_steps, energy, error_increment, mcnemar, seed_interval, tally_costs, ways
 )
 from snnkit.store import (
     Config, Store, as_store, check_paths, config_of, conversions, describe, finite, is_path, its_twin, key, losses,
@@ -164,12 +164,11 @@ def counted(
 
 # %% ../nbs/experiment/11_experiments.ipynb #b7f2e416
 def count(
-    net,               # a trained network
-    images,            # data set of (image, label)
-    batch_size:int=100 # images at a time
-)->dict:               # parameters, spikes, rates, silent shares, membrane updates, operations and energy per image
+    net,        # a trained network
+    found:Costs # what `costs` tells of it
+)->dict:        # parameters, spikes, rates, silent shares, membrane updates, operations and energy per image
     "What `net` costs for an image."
-    rates,ops = costs(net, images, batch_size)
+    rates,ops = found
     energies = {o: float(energy(ops, o).sum()) for o in ways}
     out = dict(parameters=sum(p.numel() for p in net.parameters()), energy=energies['effective'], energies=energies,
                operations={r.layer: [r.operation, r.effective, r.dense] for r in ops.itertuples()})
@@ -209,11 +208,11 @@ def answers(
     data:Data,          # valid and test
     steps=(),           # numbers of steps after which it is asked too
     batch_size:int=100, # images at a time
-    some=None           # test images whose costs after fewer steps are counted; all if None
+    tally=None          # of the images on which the costs after fewer steps are counted; of all if None
 )->dict:                # accuracy and error on both parts, which test images were right, and answers after fewer steps
     "What `net` says of validation and test; the error is the squared one whatever it was trained by, to compare."
     v,table = evaluate(net, data.valid, batch_size),None
-    if steps: t,table = ask_by_steps(net, data.test, steps, batch_size, counted=some)
+    if steps: t,table = ask_by_steps(net, data.test, steps, batch_size, tally=tally)
     else: t = evaluate(net, data.test, batch_size)
     found = dict(valid_accuracy=v.accuracy, valid_loss=v.loss, test_accuracy=t.accuracy, test_loss=t.loss)
     return found | dict(right=pack(t), steps=told_by_step(table) if steps else {})
@@ -338,8 +337,9 @@ def train(
     some = counted(data.test)
     images = dict(train=len(data.train), valid=len(data.valid), test=len(data.test), counted=len(some))
     n = at_once(config)
-    said = answers(net, data, doubled_steps(net, config), n, some)
-    found = dict(best_epoch=best_epoch, history=history) | said | count(net, some, n)
+    tally = tally_costs(net, some, n, 0)
+    said = answers(net, data, doubled_steps(net, config), n, tally)
+    found = dict(best_epoch=best_epoch, history=history) | said | count(net, tally.costs())
     about = dict(config=asdict(config), split=data.split_hash, images=images)
     took = dict(training_seconds=round(learned), seconds=round(time.time()-start))
     return finite(about | found | took | provenance())

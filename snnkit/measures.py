@@ -401,12 +401,34 @@ def synaptic_ops(
     send(model, images, batch_size, seed, tally)
     return ops_table(tally, len(images))
 
-# %% ../nbs/experiment/08_measures.ipynb #8c0e0016
+# %% ../nbs/experiment/08_measures.ipynb #8c0e0018
 class Costs(NamedTuple):
     "What a network does for an image."
     rates:pd.DataFrame # what `firing_rates` gives; None if nothing fires
     ops:pd.DataFrame   # what `synaptic_ops` gives
 
+# %% ../nbs/experiment/08_measures.ipynb #8c0e0019
+class CostTally:
+    "Adds up the spikes of a network and the inputs of its synapses; `n`: images that it will get."
+    def __init__(self, model, n): self.spikes,self.inputs,self.n = SpikeTally(),InputTally(areas_of(model)),n
+
+    def costs(self, steps=None): # of the first `steps`, or of all
+        rates = rate_table(self.spikes.neurons(steps), self.n) if self.spikes.layers else None
+        return Costs(rates, ops_table(self.inputs, self.n, steps))
+
+def tally_costs(
+    model:nn.Module, # any network, spiking or not
+    images,          # tensor [N, C, H, W], or a data set of (image, label)
+    batch_size:int,  # images at a time
+    seed:int         # of the encoder's spikes
+)->CostTally:        # which tells the costs of all steps, or of the first ones
+    "Let `images` pass through `model` once, and tally what it does."
+    check_module('model', model)
+    tally = CostTally(model, len(images))
+    send(model, images, batch_size, seed, tally.spikes, tally.inputs)
+    return tally
+
+# %% ../nbs/experiment/08_measures.ipynb #8c0e0016
 def costs(
     model:nn.Module,    # any network, spiking or not
     images,             # tensor [N, C, H, W], or a data set of (image, label)
@@ -414,10 +436,7 @@ def costs(
     seed:int=0          # of the encoder's spikes
 )->Costs:               # both tables
     "Firing rates and synaptic operations from one pass of the images; raises ValueError if there are no synapses."
-    check_module('model', model)
-    spikes,inputs,n = SpikeTally(),InputTally(areas_of(model)),len(images)
-    send(model, images, batch_size, seed, spikes, inputs)
-    return Costs(rate_table(spikes.neurons(), n) if spikes.layers else None, ops_table(inputs, n))
+    return tally_costs(model, images, batch_size, seed).costs()
 
 # %% ../nbs/experiment/08_measures.ipynb #24748484
 picojoules = dict(MAC=4.6, AC=.9)
@@ -473,6 +492,16 @@ class AnswerTally:
         self.most = len(x) # steps of the window
         for t in self.steps: self.answers[t].append(layer.forward(dense(x)[:t]).argmax(1).cpu())
 
+# %% ../nbs/experiment/08_measures.ipynb #0b1ec7f8
+def told_after(
+    right:torch.Tensor, # which images were answered right, bool
+    found:Costs         # of as many steps
+)->dict:                # accuracy (%), its interval, spikes, and `ways` of energy (µJ)
+    "A row of what `accuracy_by_steps` gives."
+    low,high = accuracy_interval(right.sum().item(), len(right))
+    answered = {'test (%)': 100*right.float().mean().item(), 'low': 100*low, 'high': 100*high}
+    return answered | dict(spikes=found.rates.spikes.sum()) | {f'{o} (µJ)': energy(found.ops, o).sum() for o in ways}
+
 # %% ../nbs/experiment/08_measures.ipynb #0b1ec7f2
 def ask_by_steps(
     model:nn.Module,             # a spiking network
@@ -480,28 +509,21 @@ def ask_by_steps(
     steps,                       # numbers of steps, at most those of the network
     batch_size:int=100,          # images at a time
     seed:int=0,                  # of the encoder's spikes
-    counted=None                 # images whose spikes and operations are counted; `dataset` if None
+    tally:CostTally=None         # of some images; of `dataset` if None
 )->tuple:                        # the `Evaluation` of all steps, and what `accuracy_by_steps` gives
     "What `model` answers, and would after fewer steps, from one run; raises ValueError for steps that it lacks."
     steps = [check_steps(t) for t in steps]
-    spikes,inputs,answers = SpikeTally(),InputTally(areas_of(model)),AnswerTally(steps)
-    at_once = [spikes, inputs] if counted is None else []
+    answers,at_once = AnswerTally(steps),[]
+    if tally is None:
+        tally = CostTally(model, len(dataset))
+        at_once = [tally.spikes, tally.inputs]
     with heard(model, answers, *at_once): whole = evaluate(model, dataset, batch_size, seed)
     need(math.isfinite(answers.most), '`model` has no `Integrator`', 'its answer must grow with the steps',
          'Give a spiking network.')
     need(max(steps)<=answers.most, f'`steps` has {max(steps)}', f'`model` runs for {answers.most}',
          'Ask for fewer, or build it for more.')
-    if counted is not None: send(model, counted, batch_size, seed, spikes, inputs)
-    need(spikes.layers, '`model` has no spikes', 'its answer must grow with the steps', 'Give a spiking network.')
-    n,rows = len(dataset if counted is None else counted),{}
-    for t in steps:
-        right = torch.cat(answers.answers[t])==whole.labels
-        low,high = accuracy_interval(right.sum().item(), len(right))
-        fired = sum(o.nansum().item() for _,_,o in spikes.neurons(t).values())
-        ops = ops_table(inputs, n, t)
-        cost = {f'{o} (µJ)': energy(ops, o).sum() for o in ways}
-        answered = {'test (%)': 100*right.float().mean().item(), 'low': 100*low, 'high': 100*high}
-        rows[t] = answered | dict(spikes=fired/n) | cost
+    need(tally.spikes.layers, '`model` has no spikes', 'its answer must grow with the steps', 'Give a spiking network.')
+    rows = {t: told_after(torch.cat(answers.answers[t])==whole.labels, tally.costs(t)) for t in steps}
     return whole,pd.DataFrame(rows).T.rename_axis('T')
 
 # %% ../nbs/experiment/08_measures.ipynb #0b1ec7f6
@@ -514,4 +536,5 @@ def accuracy_by_steps(
     counted=None                 # images whose spikes and operations are counted; `dataset` if None
 )->pd.DataFrame:                 # a row a number of steps: accuracy (%), its interval, spikes and `ways` of energy (µJ)
     "What `model` would answer, and spend, after fewer steps; raises ValueError for steps that it lacks."
-    return ask_by_steps(model, dataset, steps, batch_size, seed, counted)[1]
+    tally = None if counted is None else tally_costs(model, counted, batch_size, seed)
+    return ask_by_steps(model, dataset, steps, batch_size, seed, tally)[1]
