@@ -457,7 +457,8 @@ def plot_fields(
     tiles = nn.functional.pad(w.view(rows, columns, side, side), (1, 1, 1, 1), value=1)
     if fig is None: fig = Figure(figsize=(5, 5*rows/columns), layout='constrained')
     ax = fig.subplots()
-    ax.imshow(tiles.permute(0, 2, 1, 3).reshape(rows*(side+2), -1), cmap='gray_r', vmin=0, vmax=1)
+    picture = tiles.permute(0, 2, 1, 3).reshape(rows*(side+2), -1).numpy()
+    ax.imshow(picture, cmap='gray_r', vmin=0, vmax=1)
     ax.axis('off')
     return fig
 

@@ -16,10 +16,11 @@ knobs = {
     r"datasets,deep = .*": "datasets,deep = ['few'],['few']",
     r"photos = .*": "photos = ['few']",
     r"beside = .*": "beside = ['few']",
-    r"changes = dict\(.*?\)": "changes = dict(part=100, epochs=1, num_steps=2)",
-    r"large = dict\(.*?\)": "large = dict(part=100, epochs=1, num_steps=2)",
-    r"trial = dict\(.*?\)": "trial = dict(part=100, epochs=1)",
+    r"changes = dict\(.*?\)": "changes = dict(part=60, epochs=1, num_steps=2)",
+    r"large = dict\(.*?\)": "large = dict(part=60, epochs=1, num_steps=2)",
+    r"trial = dict\(.*?\)": "trial = dict(part=60, epochs=1)",
     r"of,fresh = .*": "of,fresh = (42,),True",
+    r"neurons = .*": "neurons = (100,)",
     r"test = load.*": "test = some = counted(load('digits').test, 50)",
     r"shown = counted.*": "shown = counted(load('digits').train, 50)"}
 
@@ -31,10 +32,10 @@ def turn(code, turned):
     return code
 
 def few_digits(folder):
-    "Of every digit ten small pictures to learn and three to test: the test is of the training, not of many answers"
+    "Of six digits ten small pictures to learn and three to test: the test is of the training, not of many answers"
     d = load('digits')
     for part,images,n in ('train', d.train, 10), ('test', d.test, 3):
-        for c in range(10):
+        for c in range(6):
             (place := folder/part/str(c)).mkdir(parents=True)
             of_digit = (x for x,y in images if y==c)
             for i,x in enumerate(islice(of_digit, n)):
