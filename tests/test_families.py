@@ -3,13 +3,20 @@ from dataclasses import replace
 import pytest,torch
 from snnkit import experiments as E
 from snnkit.conversion import convert
+from snnkit.data import Images,load
 from snnkit.experiments import Config,Store,key,run
 from snnkit.models import twin
 from snnkit.stdp import DiehlCook
 from snnkit.training import evaluate,load_weights
 
-ann_first = Config(part=300, encoder='direct', epochs=1, num_steps=8, convert='qcfs', levels=4)
-stdp = Config(part=300, model='snnkit.stdp:DiehlCook', options=dict(neurons=20), epochs=1)
+def few(part=None):
+    "The digits with every fifth test image: here nothing hangs on how many are asked"
+    d = load('digits', part=part)
+    return replace(d, test=Images(d.test.x[::5], d.test.y[::5]))
+
+digits = 'test_families:few'
+ann_first = Config(data=digits, part=300, encoder='direct', epochs=1, num_steps=8, convert='qcfs', levels=4)
+stdp = Config(data=digits, part=300, model='snnkit.stdp:DiehlCook', options=dict(neurons=20), epochs=1)
 told = 'config', 'valid_accuracy', 'test_accuracy', 'right', 'rates', 'steps'
 
 @pytest.fixture(autouse=True)
@@ -59,7 +66,7 @@ def test_a_converted_network_learns_on(tmp_path):
     assert len(store.read())==5
     none,_,*others = map(E.unpack, found)
     changed = [int((o!=none).sum()) for o in others]
-    assert changed[0]<=3 and changed[1]>30 # a last bit may decide a tie
+    assert changed[0]<=1 and changed[1]>6 # a last bit may decide a tie
 
 def test_answers_of_fewer_steps_in_a_table(tmp_path):
     store = Store(tmp_path/'r')
