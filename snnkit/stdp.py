@@ -576,15 +576,15 @@ def plot_winners(
     margins = dict(left=.02, right=.98, top=.9, bottom=.06)
     cells = fig.add_gridspec(2, most+2, width_ratios=widths, height_ratios=(1.2, 1), **margins)
     picture,bars = fig.add_subplot(cells[:, 0]),fig.add_subplot(cells[0, 2:])
-    picture.imshow(n.image, cmap='gray', vmin=0, vmax=1)
+    picture.imshow(n.image.numpy(), cmap='gray', vmin=0, vmax=1)
     picture.set_title(f'answer: {"none" if n.answer is None else n.answer}', fontsize=11)
     top = n.counts.argsort(descending=True, stable=True)[:min(most, int((n.counts>0).sum()))]
-    bars.bar(range(len(top)), n.counts[top], width=.6, color=['k' if n.labels[o]==n.answer else '.7' for o in top])
+    bars.bar(range(len(top)), n.counts[top].numpy(), width=.6, color=['k' if n.labels[o]==n.answer else '.7' for o in top])
     bars.set(ylabel='spikes', xticks=[], xlim=(-.5, most-.5), ylim=(0, max(1, 1.1*n.counts.max().item())))
     bars.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes = [fig.add_subplot(cells[1, 2+i]) for i in range(len(top))]
     for ax,o in zip(axes, top):
-        ax.imshow(n.fields[o], cmap='gray_r')
+        ax.imshow(n.fields[o].numpy(), cmap='gray_r')
         ax.set_title(f'neuron {o.item()}: {n.labels[o].item()}', fontsize=8)
     for ax in (picture, *axes): ax.axis('off')
     return fig
