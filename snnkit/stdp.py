@@ -579,7 +579,8 @@ def plot_winners(
     picture.imshow(n.image.numpy(), cmap='gray', vmin=0, vmax=1)
     picture.set_title(f'answer: {"none" if n.answer is None else n.answer}', fontsize=11)
     top = n.counts.argsort(descending=True, stable=True)[:min(most, int((n.counts>0).sum()))]
-    bars.bar(range(len(top)), n.counts[top].numpy(), width=.6, color=['k' if n.labels[o]==n.answer else '.7' for o in top])
+    colours = ['k' if n.labels[o]==n.answer else '.7' for o in top]
+    bars.bar(range(len(top)), n.counts[top].numpy(), width=.6, color=colours)
     bars.set(ylabel='spikes', xticks=[], xlim=(-.5, most-.5), ylim=(0, max(1, 1.1*n.counts.max().item())))
     bars.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes = [fig.add_subplot(cells[1, 2+i]) for i in range(len(top))]
