@@ -66,7 +66,7 @@ def test_a_converted_network_learns_on(tmp_path):
     assert len(store.read())==5
     none,_,*others = map(E.unpack, found)
     changed = [int((o!=none).sum()) for o in others]
-    assert changed[0]<=1 and changed[1]>6 # a last bit may decide a tie
+    assert changed[0]<=1 and changed[1]>30 # a last bit may decide a tie
 
 def test_answers_of_fewer_steps_in_a_table(tmp_path):
     store = Store(tmp_path/'r')
