@@ -114,9 +114,10 @@ class Rescale(Remembered, nn.Module):
 class Scores(Remembered, Integrator):
     "The readout of a converted network: the mean current, in the conventional network's own unit."
     def __init__(self,
-        unit:float=1. # that the currents come in
+        unit:float=1., # that the currents come in
+        wait:float=0.  # share of the steps before it listens
     ):
-        super().__init__(1.)
+        super().__init__(1., wait)
         self.unit = unit
 
     def forward(self, x): return self.unit*super().forward(x)
@@ -195,7 +196,8 @@ def with_scales(
     scales:dict,     # name of an activation: its scale; 1 for each if None, to load them
     encoder:Encoder, # first layer of the spiking network
     start:float=.5,  # membrane before the first step, in thresholds
-    grad='rate'      # gradient of the neurons, as for `LIF`
+    grad='rate',     # gradient of the neurons, as for `LIF`
+    wait:float=0.    # share of the steps before the readout listens
 )->nn.Sequential:    # images [B, C, H, W] -> scores [B, K], in `eval` mode
     "The spiking network whose neurons stand for given scales."
     if scales is None: scales = dict.fromkeys(activations(ann), 1.)
@@ -204,7 +206,8 @@ def with_scales(
         if isinstance(layers.get(end), (nn.Identity, MeanOverTime)): layers.pop(end)
     unit = 1/getattr(encoder, 'max_rate', 1.) # of a spike, or of a constant input
     net,unit = Follower(scales, start, grad).chain(nn.Sequential(layers), '', unit)
-    return nn.Sequential(OrderedDict([('encoder', encoder), *net.named_children(), ('readout', Scores(unit))])).eval()
+    readout = Scores(unit, wait)
+    return nn.Sequential(OrderedDict([('encoder', encoder), *net.named_children(), ('readout', readout)])).eval()
 
 # %% ../nbs/rivals/13_conversion.ipynb #c0a10016
 class TopTally:
@@ -298,7 +301,8 @@ def convert(
     start:float=.5,        # membranes before the first step, in thresholds, in [0, 1]
     percentile:float=99.9, # of the positive activations, for 'percentile'
     grad='rate',           # gradient of the neurons, if they are trained on
-    seed:int=0             # of the encoder's spikes, for 'spike_norm'
+    seed:int=0,            # of the encoder's spikes, for 'spike_norm'
+    wait:float=0.          # share of the steps before the readout listens, in [0, 1)
 )->nn.Sequential:          # images [B, C, H, W] -> scores [B, K], in `eval` mode
     "A spiking network with the weights of `ann`; raises ValueError, by name, for a layer that it cannot follow."
     check_choice('how', how, conversions)
@@ -306,11 +310,11 @@ def convert(
     need(how=='qcfs' or images is not None, f"`images` is None and `how` {how!r}", 'the scales come from images',
          'Give some hundred training images.')
     if encoder is None: encoder = (Poisson if how=='spike_norm' else Direct)(num_steps)
-    with_scales(ann, None, encoder, start, grad) # can it be followed at all?
+    with_scales(ann, None, encoder, start, grad, wait) # can it be followed at all?
     if how=='qcfs': scales = learned_scales(ann)
     elif how=='percentile': scales = percentile_scales(ann, images, percentile)
     else: scales = spike_norm_scales(ann, images, encoder, start, seed=seed)
-    return with_scales(ann, scales, encoder, start, grad)
+    return with_scales(ann, scales, encoder, start, grad, wait)
 
 # %% ../nbs/rivals/13_conversion.ipynb #c0a10031
 def convertible()->nn.Sequential: # images [B, 1, 28, 28] -> scores [B, 10], in `eval` mode

@@ -124,7 +124,8 @@ def unscaled(
 )->torch.nn.Module: # images [B, C, H, W] -> scores [B, K]
     "A converted network before anybody knows its weights and scales, ready to load them."
     ann = network(replace(config, **its_twin(config)), data)
-    return resolve_name('snnkit.conversion:with_scales')(ann, None, encoder_of(config), grad=config.grad)
+    spiking = resolve_name('snnkit.conversion:with_scales')
+    return spiking(ann, None, encoder_of(config), grad=config.grad, wait=config.wait)
 
 # %% ../nbs/experiment/11_experiments.ipynb #8c07b5d2
 def network(
@@ -317,7 +318,8 @@ def first_network(
     "The network that a run begins with: drawn from the seed, or its trained twin made spiking."
     if not config.convert: return network(config, data)
     convert,images = resolve('convert', config.convert, conversions),first_batch(data.train, 1000)[0]
-    return convert(teacher, images, config.num_steps, config.convert, encoder_of(config), grad=config.grad)
+    more = dict(encoder=encoder_of(config), grad=config.grad, wait=config.wait)
+    return convert(teacher, images, config.num_steps, config.convert, **more)
 
 # %% ../nbs/experiment/11_experiments.ipynb #d8b35f0e
 def train(

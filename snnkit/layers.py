@@ -370,21 +370,27 @@ class IF(LIF):
 
     def counterpart(self): return nn.Identity()
 
+# %% ../nbs/network/04_layers.ipynb #0b1ecf02
 class Integrator(nn.Module):
-    "The readout: currents `[T, B, K]` in, the last membrane over T out, `[B, K]`."
+    "The readout: currents `[T, B, K]` in, the last membrane over the steps it has heard out, `[B, K]`."
     def __init__(self,
-        leak:float=.99 # membrane left after a step, in (0, 1]
+        leak:float=.99, # membrane left after a step, in (0, 1]
+        wait:float=0.   # share of the steps that pass before it listens, in [0, 1)
     ):
         super().__init__()
-        self.leak = check_leak(leak)
+        self.leak,self.wait = check_leak(leak),check_number('wait', wait, '[0, 1)', 'Usual are 0 and 0.25.')
+
+    def first(self, num_steps):
+        "The step from which it listens: `wait` in whole steps, to the nearest, and one is always left."
+        return min(num_steps-1, math.floor(self.wait*num_steps+.5))
 
     def forward(self, x):
         found = check_tensor(self, x, '[T, B, K]')
         mend = _no_time if x.ndim==2 else 'Put a `Flatten` and a `Linear` before it.'
         need(x.ndim==3, found, 'it must be [T, B, K], time first', mend)
-        return integrate(dense(x), self.leak)
+        return integrate(dense(x)[self.first(len(x)):], self.leak)
 
-    def extra_repr(self): return f'leak={self.leak}'
+    def extra_repr(self): return f'leak={self.leak}' + f', wait={self.wait}'*(self.wait>0)
 
     def counterpart(self):
         "What takes its place in a conventional network."

@@ -879,7 +879,8 @@ def see_image(
     found = layers and isinstance(layers[-1], Integrator)
     need(found, '`model` has no readout', 'its last layer must be an `Integrator`', 'Give the SNN, not its twin.')
     readout,current = heard.popitem()[1]
-    scores = score_course(current, readout.leak)
+    first = readout.first(len(current))
+    scores = nn.functional.pad(score_course(current[first:], readout.leak), (0, 0, first, 0)) # 0 until it listens
     leads = [leader(o) for o in scores]
     wrong = [t for t,o in enumerate(leads) if o!=leads[-1]]
     settled = wrong[-1]+2 if wrong else 1

@@ -55,6 +55,7 @@ class Converted(Settled):
     convert:str=later(None)         # rule by which the trained twin becomes spiking, see `conversions`; None: none
     tune:int=later(0)               # epochs that a converted network learns with its spikes
     tune_lr:float=later(1e-4)       # and its learning rate at their start
+    wait:float=later(0.)            # share of the steps before a converted network's readout listens
 
 # %% ../nbs/experiment/10_store.ipynb #a7e50d18
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def tidied(
         smoothing=check_number('smoothing', c.smoothing, '[0, 1)', 'Usual is 0.1.'),
         distill=check_number('distill', c.distill, '[0, 1]', 'Usual is 0.5.'),
         tune_lr=check_number('tune_lr', c.tune_lr, '(0, inf)', 'Usual is 1e-4.'),
+        wait=check_number('wait', c.wait, '[0, 1)', 'Usual are 0 and 0.25.'),
         weight_decay=check_number('weight_decay', c.weight_decay, '[0, inf)', 'Usual are 1e-4 to 1e-2.'))
 
 # %% ../nbs/experiment/10_store.ipynb #f05a83b6
@@ -188,6 +190,8 @@ def check_converted(
          'Usual are 4 and 8.')
     need(c.convert or not c.tune, f'`tune` is {c.tune} and `convert` None', 'only a converted network is tuned',
          'Choose `epochs`.')
+    need(c.convert or not c.wait, f'`wait` is {c.wait} and `convert` None', 'only a converted network waits',
+         'Choose a rule.')
     need(c.tune or not (c.convert and c.distill), f'`distill` is {c.distill} and `tune` 0',
          'a converted network that learns nothing has no teacher', 'Choose `tune`.')
 
@@ -261,7 +265,7 @@ def its_twin(
     config:Config # of a run
 )->dict:          # fields: values
     "What makes of a configuration that of its twin; that of a converted network was there before it had steps."
-    out = dict(ann=True, distill=0., convert=None, tune=0, tune_lr=Config.tune_lr)
+    out = dict(ann=True, distill=0., convert=None, tune=0, tune_lr=Config.tune_lr, wait=0.)
     return out | {o: getattr(Config, o) for o in _stepped} if config.convert else out
 
 def describe(

@@ -8,6 +8,7 @@ from snnkit.conversion import Gate, activations, convert, percentile_scales, wit
 from snnkit.core import seeded
 from snnkit.encoding import Direct
 from snnkit.layers import LIF, QCFS, Residual, dense, fold, spike_trains, use
+from snnkit.measures import accuracy_by_steps
 from snnkit.models import efficientnet, lenet, resnet9, resnet11, twin, vgg
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
@@ -45,10 +46,10 @@ def settled(ann):
 def error(net, ann, x):
     with torch.no_grad(): return (net(x)-ann(x)).abs().max().item()/max(ann(x).std().item(), 1e-6)
 
-def by_its_rule(ann, x, T):
+def by_its_rule(ann, x, T, **more):
     "Steps may be so coarse that a layer gives the same for all images; then only what it has learned is a scale"
     learned = any(isinstance(m, QCFS) for m in activations(ann).values())
-    return convert(ann, x, T, 'qcfs' if learned else 'percentile')
+    return convert(ann, x, T, 'qcfs' if learned else 'percentile', **more)
 
 @few
 @given(st.floats(.2, 3), st.sampled_from([1, 2, 4, 8, 32]), st.integers(0, 1000))
@@ -99,6 +100,24 @@ def test_norms_may_be_folded_before_or_after(ann):
     a,b = with_scales(ann, scales, Direct(8)),with_scales(fold(ann), scales, Direct(8))
     with torch.no_grad(): one,two,three = a(x),b(x),fold(a)(x)
     for o in (two, three): assert (one-o).abs().max()<=.3*one.std()+1e-6
+
+@few
+@given(networks(pools=('avg', 'max', None)), st.sampled_from([1, 2, 3, 8]), st.sampled_from([0., .2, .25, .5, .9]))
+def test_a_readout_that_waits_hears_the_rest(ann, T, wait):
+    "The last of the same currents, at least one, whatever the number of steps"
+    x = images()
+    net,late = (by_its_rule(ann, x, T, wait=w) for w in (0., wait))
+    with torch.no_grad(): currents,scores,same = dense(net[:-1](x)),late(x),dense(late[:-1](x))
+    assert same.equal(currents)
+    heard = max(1, T-int(wait*T+.5))
+    assert torch.allclose(scores, net[-1].unit*currents[-heard:].mean(0), atol=1e-4)
+
+def test_fewer_steps_wait_as_long_as_a_network_made_for_them():
+    ann,x,y = settled(twin(lenet(in_channels=2, image_size=8))),images(40),torch.arange(40)%10
+    nets = {T: convert(ann, x, T, wait=.25) for T in (2, 4, 8)}
+    found = accuracy_by_steps(nets[8], torch.utils.data.TensorDataset(x, y), [*nets])
+    with torch.no_grad(): alone = {T: 100*(net(x).argmax(1)==y).float().mean().item() for T,net in nets.items()}
+    assert found['test (%)'].to_dict()==pytest.approx(alone)
 
 def test_a_start_at_nothing_underestimates():
     "By half a threshold over T in the mean, where no neuron is cut off or silent"

@@ -102,6 +102,8 @@ def record(tmp_path_factory):
     dict(convert='percentile', ann=True),
     dict(tune=1),
     dict(tune_lr=0.),
+    dict(wait=.25),
+    dict(wait=1., convert='percentile'),
     dict(distill=.5, convert='percentile')])
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match=f'`{next(iter(wrong))}`'): Config(**wrong)
@@ -111,8 +113,9 @@ def test_every_field_counts():
         data='MNIST', part=1, fold=0, folds=3, model='vgg', options=dict(depth=5), ann=True, norm='shared', dropout=.1,
         augment='shift', encoder='direct', grad='atan', num_steps=1, epochs=1, batch_size=1, lr=.1, seed=1, threads=2,
         loss='cross_entropy', calibrate=False, readout=2., kappa=3., norm_head=False, smoothing=.2, distill=.3,
-        weight_decay=.1, schedule='cosine', levels=4, convert='percentile', tune=1, tune_lr=.1)
-    beside = dict(smoothing=dict(loss='tet'), levels=dict(ann=True), tune=dict(convert='percentile')) # what it needs
+        weight_decay=.1, schedule='cosine', levels=4, convert='percentile', tune=1, tune_lr=.1, wait=.25)
+    beside = dict(smoothing=dict(loss='tet'), levels=dict(ann=True)) # what it needs
+    beside |= dict.fromkeys(('tune', 'wait'), dict(convert='percentile'))
     assert other.keys()==asdict(Config()).keys()
     def at(k): return Config(**{k: other[k]} | beside.get(k, {}))
     assert len({key(at(k)) for k in other} | {key(Config())})==len(other)+1

@@ -34,13 +34,13 @@ def weights_of(c, file):
     load_weights(net, file)
     return net.eval()
 
-@pytest.mark.parametrize('how, levels, encoder', [
-    ('qcfs', 4, 'direct'),
-    ('percentile', None, 'direct'),
-    ('spike_norm', None, 'poisson')])
-def test_a_run_converts_its_twin(tmp_path, how, levels, encoder):
+@pytest.mark.parametrize('how, levels, encoder, wait', [
+    ('qcfs', 4, 'direct', 0.),
+    ('percentile', None, 'direct', .25),
+    ('spike_norm', None, 'poisson', 0.)])
+def test_a_run_converts_its_twin(tmp_path, how, levels, encoder, wait):
     "The twin is trained first, and is a run of its own; its weights are those of the converted network."
-    c = replace(ann_first, convert=how, levels=levels, encoder=encoder)
+    c = replace(ann_first, convert=how, levels=levels, encoder=encoder, wait=wait)
     store = Store(tmp_path/'r')
     r = run(c, store, quiet=True, weights=tmp_path/'w')
     its = replace(c, **E.its_twin(c))
@@ -50,7 +50,7 @@ def test_a_run_converts_its_twin(tmp_path, how, levels, encoder):
     ann,net = weights_of(its, teacher),weights_of(c, tmp_path/'w')
     x = E.data_for(c).test[:50][0]
     with torch.no_grad(): assert torch.allclose(twin(net)(x), ann(x), atol=1e-5)
-    assert accuracy(net, c)==r['test_accuracy']
+    assert net[-1].wait==wait and accuracy(net, c)==r['test_accuracy']
     assert r['history']==[] and [*r['steps']]==['1', '2', '4', '8']
     assert r['steps']['8']['test_accuracy']==pytest.approx(r['test_accuracy'])
     assert r['steps']['8']['energies']['effective']>r['steps']['1']['energies']['effective']
