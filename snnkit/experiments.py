@@ -38,8 +38,8 @@ from .layers import LIF, QCFS, Integrator, Poisson, found, roads, use
 from .models import calibrate, models, twin
 from .data import Augmented, Data, augmentations, evenly, load, named
 from snnkit.training import (
-    TET, Distilled, Objective, cross_entropy, evaluate, first_batch, fit, load_weights, read_tensors, save_weights,
-    set_seed, show_where
+    TET, BFloat16, Distilled, Objective, cross_entropy, evaluate, first_batch, fit, load_weights, read_tensors,
+    save_weights, set_seed, show_where
 )
 from snnkit.measures import (
     Costs, accuracy_interval, ask_by_steps, energy, error_increment, mcnemar, seed_interval, tally_costs, ways
@@ -262,9 +262,10 @@ def objective(
     "The loss of a run, smoothed and distilled as it says."
     loss = resolve('loss', config.loss, losses)
     soft = partial(cross_entropy, smoothing=config.smoothing) if config.smoothing else cross_entropy
-    if loss is TET: return TET(soft)
     if loss is cross_entropy: loss = soft
-    return Objective(loss) if not config.distill else Distilled(teacher, loss, config.distill)
+    if loss is TET: o = TET(soft)
+    else: o = Distilled(teacher, loss, config.distill) if config.distill else Objective(loss)
+    return BFloat16(o) if config.precision=='bf16' else o
 
 def teacher_for(
     config:Config, # of a run
@@ -283,6 +284,16 @@ def teacher_for(
     load_weights(net, file)
     return net
 
+# %% ../nbs/experiment/11_experiments.ipynb #0b1ecf11
+def optimizer_of(
+    config:Config # of a run
+)->Callable:      # called with parameters and `lr`
+    "Adam, AdamW where weights decay, or stochastic gradient descent."
+    if config.optimizer=='adam' and not config.weight_decay: return partial(torch.optim.Adam, fused=True)
+    decay = dict(fused=True, weight_decay=config.weight_decay)
+    if config.optimizer=='adam': return partial(torch.optim.AdamW, **decay)
+    return partial(torch.optim.SGD, momentum=.9, nesterov=True, **decay)
+
 # %% ../nbs/experiment/11_experiments.ipynb #0b1ec713
 def learn(
     net,           # network of a run, trained in place
@@ -300,8 +311,9 @@ def learn(
         return epochs,[]
     begun = any(home.glob('*.safetensors'))
     settings = epochs,config.batch_size,lr,config.seed
-    more = dict(loss=objective(config, teacher), schedule=resolve('schedule', config.schedule, schedules))
-    if config.weight_decay: more['opt'] = partial(torch.optim.AdamW, fused=True, weight_decay=config.weight_decay)
+    more = dict(loss=objective(config, teacher), schedule=resolve('schedule', config.schedule, schedules),
+                opt=optimizer_of(config))
+    if config.precision=='bf16' and config.ann: net.to(memory_format=torch.channels_last) # as those kernels like it
     try: t = fit(net, data, *settings, home, resume=True, quiet=quiet, **more)
     except ValueError as e:
         if not begun: raise

@@ -95,6 +95,8 @@ def record(tmp_path_factory):
     dict(distill=.5, loss='tet'),
     dict(weight_decay=-1.),
     dict(schedule='step'),
+    dict(precision='half'),
+    dict(optimizer='lion'),
     dict(levels=0, ann=True),
     dict(levels=4),
     dict(convert='by luck'),
@@ -113,7 +115,8 @@ def test_every_field_counts():
         data='MNIST', part=1, fold=0, folds=3, model='vgg', options=dict(depth=5), ann=True, norm='shared', dropout=.1,
         augment='shift', encoder='direct', grad='atan', num_steps=1, epochs=1, batch_size=1, lr=.1, seed=1, threads=2,
         loss='cross_entropy', calibrate=False, readout=2., kappa=3., norm_head=False, smoothing=.2, distill=.3,
-        weight_decay=.1, schedule='cosine', levels=4, convert='percentile', tune=1, tune_lr=.1, wait=.25)
+        weight_decay=.1, schedule='cosine', precision='bf16', optimizer='sgd', levels=4, convert='percentile', tune=1,
+        tune_lr=.1, wait=.25)
     beside = dict(smoothing=dict(loss='tet'), levels=dict(ann=True)) # what it needs
     beside |= dict.fromkeys(('tune', 'wait'), dict(convert='percentile'))
     assert other.keys()==asdict(Config()).keys()
@@ -651,6 +654,20 @@ def test_losses_are_resolved_by_name(own):
     a = run(replace(tiny, part=100), own/'s', quiet=True)
     b = run(replace(tiny, part=100, loss='their_module:thrice'), own/'s', quiet=True)
     assert b['history']!=a['history'] and b['config']['loss']=='their_module:thrice' and len(Store(own/'s').read())==2
+
+@pytest.mark.parametrize('ann', [False, True])
+def test_recipes_reach_the_training(own, ann):
+    "Products in bfloat16, or another optimizer; what is kept is float32, and answers as the record says."
+    base = replace(tiny, part=100, loss='cross_entropy', ann=ann)
+    kinds = base, replace(base, precision='bf16'), replace(base, optimizer='sgd', lr=.1, weight_decay=5e-4)
+    found = [run(c, own/'s', quiet=True, weights=own/key(c)) for c in kinds]
+    assert len({r['history'][0]['train_loss'] for r in found})==3
+    assert found[0]['history'][0]['train_loss']==pytest.approx(found[1]['history'][0]['train_loss'], rel=.1)
+    for c,r in zip(kinds, found):
+        net = E.network(c, E.data_for(c))
+        training.load_weights(net, own/key(c))
+        assert {p.dtype for p in net.parameters()}=={torch.float32} and all(p.is_contiguous() for p in net.parameters())
+        with E.steady(1): assert training.evaluate(net, E.data_for(c).test).accuracy==r['test_accuracy']
 
 # Grids and columns
 
