@@ -442,7 +442,8 @@ class QCFS(nn.Module):
         if not self.begun:
             if not self.training: return z.relu() # nothing is known yet of its size
             self.begin(z.detach())
-        return _Steps.apply(z, self.scale, self.levels)
+        y = offer(self, z)
+        return _Steps.apply(z, self.scale, self.levels) if y is None else y
 
     def extra_repr(self): return f'levels={self.levels}, scale={self.scale.item():.3g}'
 

@@ -17,7 +17,7 @@ from numba.extending import intrinsic, models, register_model
 
 # %% ../../nbs/machine_room/18_lanes.ipynb #1bb25f9e
 _f32 = ir.FloatType()
-_int32,_int64,_bit = ir.IntType(32),ir.IntType(64),ir.IntType(1)
+_int16,_int32,_int64,_bit = ir.IntType(16),ir.IntType(32),ir.IntType(64),ir.IntType(1)
 
 def _int(v, t=_int32): return ir.Constant(t, v)
 
@@ -139,13 +139,28 @@ def total(ty, x):
     def gen(ctx, b, sig, args): return b.extract_element(_halves(b, _rows(b, args[0])[0], 1, b.fadd), _int(0))
     return types.float32(x), gen
 
+# %% ../../nbs/machine_room/18_lanes.ipynb #3ac3520f
+def _short(row): return row.type.element==_int16 # is it of bfloat16?
+
+def _every(v, row): return ir.Constant(ir.VectorType(_int32, row.type.count), [v]*row.type.count)
+
+def _widened(b, row): # bfloat16 as floats
+    upper = b.shl(b.zext(row, _every(0, row).type), _every(16, row))
+    return b.bitcast(upper, ir.VectorType(_f32, row.type.count))
+
+def _rounded(b, row): # floats as bfloat16
+    bits = b.bitcast(row, _every(0, row).type)
+    odd = b.and_(b.lshr(bits, _every(16, row)), _every(1, row))
+    nearest = b.add(bits, b.add(odd, _every(2**15-1, row)))
+    return b.trunc(b.lshr(nearest, _every(16, row)), ir.VectorType(_int16, row.type.count))
+
 # %% ../../nbs/machine_room/18_lanes.ipynb #3beeecd9
 def _data(ctx, b, t, a): return cgutils.create_struct_proxy(t)(ctx, b, value=a).data # where an array begins
 
 def _places(ctx, b, t, a, i, step, v): # addresses of the rows `v` from `a[i]` on, each `step` on
-    data = _data(ctx, b, t, a)
+    data,kind = _data(ctx, b, t, a),_int16 if t.dtype==types.int16 else _f32
     for _ in range(v.k):
-        yield b.bitcast(b.gep(data, [i]), ir.VectorType(_f32, v.n).as_pointer())
+        yield b.bitcast(b.gep(data, [i]), ir.VectorType(kind, v.n).as_pointer())
         i = b.add(i, step)
 
 def _place(ctx, b, t, a, i, n): # of one row of `n` floats
@@ -153,13 +168,13 @@ def _place(ctx, b, t, a, i, n): # of one row of `n` floats
 
 def _load(b, places): # rows
     rows = [b.load(p) for p in places]
-    for r in rows: r.align = 4
-    return _join(b, rows)
+    for r in rows: r.align = 2 if _short(r) else 4
+    return _join(b, [_widened(b, r) if _short(r) else r for r in rows])
 
 # %% ../../nbs/machine_room/18_lanes.ipynb #1c85c187
 @intrinsic
 def load(ty, a, i, step, v):
-    "Rows from the float array `a`, the first at `i`, each `step` on, in the shape of `v`."
+    "Rows from the array `a` of floats or bfloat16, the first at `i`, each `step` on, in the shape of `v`."
     def gen(ctx, b, sig, args):
         array,at,by,_ = args
         return _load(b, _places(ctx, b, a, array, at, by, v))
@@ -167,11 +182,12 @@ def load(ty, a, i, step, v):
 
 @intrinsic
 def store(ty, a, i, step, v):
-    "Rows `v` into the float array `a`, the first to `i`, each `step` on."
+    "Rows `v` into the array `a` of floats or bfloat16, the first to `i`, each `step` on."
     def gen(ctx, b, sig, args):
         array,at,by,rows = args
         places = _places(ctx, b, a, array, at, by, v)
-        for p,r in zip(places, _rows(b, rows)): b.store(r, p).align = 4
+        short = a.dtype==types.int16
+        for p,r in zip(places, _rows(b, rows)): b.store(_rounded(b, r) if short else r, p).align = 2 if short else 4
         return ctx.get_dummy_value()
     return types.none(a, types.intp, types.intp, v), gen
 
@@ -209,15 +225,21 @@ def where(ty, w, x, y):
     return x(w, x, x), gen
 
 # %% ../../nbs/machine_room/18_lanes.ipynb #d82f60a5
+def _kept_as(a, n): # the type of a row of `n` numbers of the array `a`, its name, and its alignment
+    short = a.dtype==types.int16
+    return ir.VectorType(_int16 if short else _f32, n),f'v{n}i16' if short else f'v{n}f32',_int(2 if short else 4)
+
 @intrinsic
 def part(ty, a, i, w, x):
-    "A row like `x` from the float array `a` at `i`, read where the word `w` has a 1; 0 elsewhere."
+    "A row like `x` from the array `a` of floats or bfloat16 at `i`, where the word `w` has a 1; 0 elsewhere."
     def gen(ctx, b, sig, args):
         array,at,word,_ = args
-        place,mask,row = _place(ctx, b, a, array, at, x.n),_mask(b, word, x.n),ir.VectorType(_f32, x.n)
+        place,mask = _place(ctx, b, a, array, at, x.n),_mask(b, word, x.n)
+        row,name,align = _kept_as(a, x.n)
         f = ir.FunctionType(row, [place.type, _int32, mask.type, row])
-        read = cgutils.get_or_insert_function(b.module, f, f'llvm.masked.load.v{x.n}f32.p0')
-        return _join(b, [b.call(read, [place, _int(4), mask, ir.Constant(row, None)])])
+        read = cgutils.get_or_insert_function(b.module, f, f'llvm.masked.load.{name}.p0')
+        found = b.call(read, [place, align, mask, ir.Constant(row, None)])
+        return _join(b, [_widened(b, found) if _short(found) else found])
     return x(a, types.intp, w, x), gen
 
 # %% ../../nbs/machine_room/18_lanes.ipynb #6a0f2d94
@@ -227,9 +249,10 @@ def put(ty, a, i, w, x):
     def gen(ctx, b, sig, args):
         array,at,word,rows = args
         place,mask,row = _place(ctx, b, a, array, at, x.n),_mask(b, word, x.n),_rows(b, rows)[0]
-        f = ir.FunctionType(ir.VoidType(), [row.type, place.type, _int32, mask.type])
-        write = cgutils.get_or_insert_function(b.module, f, f'llvm.masked.store.v{x.n}f32.p0')
-        b.call(write, [row, place, _int(4), mask])
+        kind,name,align = _kept_as(a, x.n)
+        f = ir.FunctionType(ir.VoidType(), [kind, place.type, _int32, mask.type])
+        write = cgutils.get_or_insert_function(b.module, f, f'llvm.masked.store.{name}.p0')
+        b.call(write, [_rounded(b, row) if a.dtype==types.int16 else row, place, align, mask])
         return ctx.get_dummy_value()
     return types.none(a, types.intp, w, x), gen
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from .kept import inner, kernel
 from .lanes import (
-    above, add, avx512, both, cut, div, first, full, load, mul, muladd, one_row, ones, opaque, put, rest, spread,
-    store, sub, where, width, zeros)
+    above, add, avx512, both, cut, div, first, full, load, mul, muladd, one_row, ones, opaque, put, rest, sixteen,
+    spread, store, sub, total, where, width, zeros)
 from .layout import _mine, _row, _set_row, shape
 
 # %% ../../nbs/machine_room/21_neurons.ipynb #ef278e6b
@@ -180,6 +180,19 @@ def _slopes(kind, v, out): # a loop each: one for all would ask for `kind` at ev
 
 # %% ../../nbs/machine_room/21_neurons.ipynb #91b7c3d0
 @inner
+def _take(x, i, run): # numbers from `i` on, as floats
+    z,sixteens = zeros(sixteen, one_row),len(run)-len(run)%16
+    for j in range(0, sixteens, 16): store(run, j, 0, load(x, i+j, 0, z))
+    for j in range(sixteens, len(run)): run[j] = x[i+j]
+
+@inner
+def _give(run, x, i): # the inverse
+    z,sixteens = zeros(sixteen, one_row),len(run)-len(run)%16
+    for j in range(0, sixteens, 16): store(x, i+j, 0, load(run, j, 0, z))
+    for j in range(sixteens, len(run)): x[i+j] = run[j]
+
+# %% ../../nbs/machine_room/21_neurons.ipynb #d8876317
+@inner
 def _charge(m, x, norm, t): # add a step's currents to membranes
     if norm is None:
         for i in range(len(x)): m[i] += x[i]
@@ -187,22 +200,28 @@ def _charge(m, x, norm, t): # add a step's currents to membranes
         a,b = norm.a[t],norm.b[t]
         for i in range(len(x)): m[i] += a[i]*x[i] + b[i]
 
+@inner
+def _fire(m, cell, s): # spikes of a step, and what is left of the membranes
+    one,leak,threshold = np.float32(1),cell.leak,cell.threshold
+    for i in range(len(m)):
+        s[i] = np.float32(m[i]>threshold)
+        m[i] = leak*(m[i] - threshold*s[i] if cell.soft else m[i]*(one-s[i]))
+
 @kernel
-def _dense_scan(b0, b1, x, norm, leak, threshold, soft, begin, spikes, v, m):
-    one,(T,_,N) = np.float32(1),x.shape
+def _dense_scan(b0, b1, x, norm, cell, spikes, u):
+    T,B,N = x.shape
+    x,spikes = x.reshape(T*B*N),spikes.reshape(T*B*N)
     for b in range(b0, b1):
-        for start in range(0, N, len(m)):
-            end = min(N, start+len(m))
-            m[:] = begin
+        for start in range(0, N, u.shape[1]):
+            n = min(N-start, u.shape[1])
+            m,f = u[0, :n],u[1, :n] # as arrays of their own: in vector instructions
+            m[:] = cell.start
             for t in range(T):
-                _charge(m, x[t, b, start:end], norm, t)
-                st,vt = spikes[t, b, start:end],v[t, b, start:end] # as arrays of their own: in vector instructions
-                for i in range(end-start):
-                    u = m[i]
-                    s = np.float32(u>threshold)
-                    st[i] = s
-                    vt[i] = u-threshold
-                    m[i] = leak*(u - threshold*s if soft else u*(one-s))
+                i = (t*B+b)*N+start
+                _take(x, i, f)
+                _charge(m, f, norm, t)
+                _fire(m, cell, f)
+                _give(f, spikes, i)
 
 # %% ../../nbs/machine_room/21_neurons.ipynb #0b1ec822
 @inner
@@ -228,21 +247,38 @@ def _leak_back(m, d, leak, soft, before): # the gradient of the membranes that a
     if not soft:
         for i in range(len(d)): m[i] = np.float32(0) if before[i]>0 else m[i]
 
+@inner
+def _again(x, i, step, T, norm, cell, u, n): # a window's currents, and how far above threshold they led, in turn
+    m,s = u[0, :n],u[1, :n]
+    m[:] = cell.start
+    for t in range(T):
+        f,v = u[3+2*t, :n],u[4+2*t, :n]
+        _take(x, i+t*step, f)
+        _charge(m, f, norm, t)
+        for j in range(n): v[j] = m[j]-cell.threshold
+        _fire(m, cell, s)
+
+# %% ../../nbs/machine_room/21_neurons.ipynb #23c47f68
 @kernel
-def _dense_back(b0, b1, g, v, kind, leak, soft, dx, x, norm, sums, m, acc):
-    T,_,N = g.shape
+def _dense_back(b0, b1, g, x, norm, cell, kind, dx, sums, u, acc):
+    T,B,N = x.shape
+    x,g,dx = x.reshape(T*B*N),g.reshape(T*B*N),dx.reshape(T*B*N)
     for b in range(b0, b1):
-        if x is not None: acc[:] = 0
-        for start in range(0, N, len(m)):
-            end = min(N, start+len(m))
+        if norm is not None: acc[:] = 0
+        for start in range(0, N, u.shape[1]):
+            n = min(N-start, u.shape[1])
+            _again(x, b*N+start, B*N, T, norm, cell, u, n)
+            m,d,slope = u[0, :n],u[1, :n],u[2, :n]
             m[:] = 0
             for t in range(T-1, -1, -1):
-                gt,dt = g[t, b, start:end],dx[t, b, start:end]
-                _slopes(kind, v[t, b, start:end], dt)
-                for i in range(end-start): dt[i] = gt[i]*dt[i] + m[i]
-                if x is not None: _take_note(acc, dt, x[t, b, start:end], norm.mean, t)
-                if t: _leak_back(m, dt, leak, soft, v[t-1, b, start:end])
-        if x is not None: _fold(acc, sums[:, :, b])
+                i = (t*B+b)*N+start
+                _take(g, i, d)
+                _slopes(kind, u[4+2*t, :n], slope)
+                for j in range(n): d[j] = d[j]*slope[j] + m[j]
+                if norm is not None: _take_note(acc, d, u[3+2*t, :n], norm.mean, t)
+                _give(d, dx, i)
+                if t: _leak_back(m, d, cell.leak, cell.soft, u[2+2*t, :n])
+        if norm is not None: _fold(acc, sums[:, :, b])
 
 # %% ../../nbs/machine_room/21_neurons.ipynb #5b8d2e47
 @kernel
@@ -284,3 +320,41 @@ def _through_norm(b0, b1, d, x, a, mean, alpha, beta, words):
                     new = muladd(A, _row(d, at, end, mine, z), more)
                     if n<=C-k*n: store(d, at, 0, new)
                     else: _set_row(d, at, end, mine, new)
+
+# %% ../../nbs/machine_room/21_neurons.ipynb #737140d2
+_run = 2**10 # numbers in a block
+_whole = np.float32(1.5*2**23)
+
+class Stairs(NamedTuple):
+    "Options of `QCFS`, as the kernels take them."
+    top:np.float32  # scale
+    step:np.float32 # its part for each level
+    many:np.float32 # levels for each unit
+
+@inner
+def _stair(v, stairs): # numbers as the highest stair that is not far above them
+    z,top,whole = full(np.float32(0), v),full(stairs.top, v),full(_whole, v)
+    v = where(above(z, v), z, v)
+    v = where(above(v, top), top, v)
+    return mul(sub(add(mul(v, full(stairs.many, v)), whole), whole), full(stairs.step, v))
+
+@kernel
+def _quantize(b0, b1, x, stairs, words, y):
+    z = zeros(words, one_row)
+    for i in range(b0*_run, min(b1*_run, len(x)), width(z)): store(y, i, 0, _stair(load(x, i, 0, z), stairs))
+
+# %% ../../nbs/machine_room/21_neurons.ipynb #868284a1
+@kernel
+def _quantize_back(b0, b1, x, g, stairs, words, dx, sums):
+    z = zeros(words, one_row)
+    top = full(stairs.top, z)
+    for b in range(b0, b1):
+        s = z
+        for i in range(b*_run, min((b+1)*_run, len(x)), width(z)):
+            v,d = load(x, i, 0, z),load(g, i, 0, z)
+            inside = both(above(v, z), above(top, v))
+            s = muladd(d, _stair(v, stairs), s)
+            d = where(inside, d, z)
+            s = sub(s, where(inside, mul(d, v), z))
+            store(dx, i, 0, d)
+        sums[b] = total(s)

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from ..core import need
 from .memory import fresh, kernels, scratch, share
-from .trains import as_spikes, as_values, factors, new_words, planes, unplanes
+from .trains import as_array, as_spikes, as_tensor, as_values, factors, new_words, planes, unplanes
 from ..layers import Norm
 
 # %% ../../nbs/machine_room/25_synapses.ipynb #213fada3
@@ -435,53 +435,86 @@ def scan(
 
 # %% ../../nbs/machine_room/25_synapses.ipynb #f82f52ce
 def _rows(x, last): # a row of numbers for each step and image, in the order of memory: channels `last`, or not
-    return np.ascontiguousarray(planes(x) if last else x.detach().numpy()).reshape(*x.shape[:2], -1)
+    return np.ascontiguousarray(planes(x) if last else as_array(x.detach())).reshape(*x.shape[:2], -1)
 
 def _unrows(a, shape, last): # the inverse
-    return unplanes(a.reshape(*shape[:2], -1, shape[2]), shape) if last else torch.from_numpy(a.reshape(shape))
+    return unplanes(a.reshape(*shape[:2], -1, shape[2]), shape) if last else as_tensor(a.reshape(shape))
 
 # %% ../../nbs/machine_room/25_synapses.ipynb #cf0b60b4
 class _Surrogate(Function):
     @staticmethod
-    def forward(ctx, x, scale, shift, line, leak, threshold, soft, grad, begin):
+    def forward(ctx, x, scale, shift, line, cell, grad):
         last = bool(line) or not x.is_contiguous() # what comes out lies in memory as what came in
         k,a = kernels(),line.x.reshape(*x.shape[:2], -1) if line else _rows(x, last)
-        norm,m = line.tiled() if line else (None, 2**10)
-        s,v = fresh(*a.shape),fresh(*a.shape)
-        leak,threshold,begin = (np.float32(o) for o in (leak, threshold, begin))
-        def work(b0, b1, i): k._dense_scan(b0, b1, a, norm, leak, threshold, soft, begin, s, v, scratch(i, 'run', m))
+        norm,m = line.tiled() if line else (None, 2**9)
+        s = fresh(*a.shape, dtype=a.dtype)
+        def work(b0, b1, i): k._dense_scan(b0, b1, a, norm, cell, s, scratch(i, 'run', 2*m).reshape(2, m))
         share(work, a.shape[1])
-        s = _unrows(s, x.shape, last)
-        ctx.save_for_backward(x if line else s)
-        ctx.a = k._surrogates.index(grad),leak,soft,v,last,line,norm,m
-        return s
+        ctx.save_for_backward(x)
+        ctx.a = a,k._surrogates.index(grad),cell,last,line,norm,m
+        return _unrows(s, x.shape, last)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        (kind,leak,soft,v,last,line,norm,m),_ = ctx.a,ctx.saved_tensors
-        k,g,dx,(T,B,C) = kernels(),_rows(grad, last),fresh(*v.shape),grad.shape[:3]
-        x,sums = (line.x.reshape(v.shape), fresh(2, T, B, C)) if line else (None, _none)
+        (a,kind,cell,last,line,norm,m),_ = ctx.a,ctx.saved_tensors
+        k,g,dx,(T,B,C) = kernels(),_rows(grad, last),fresh(*a.shape, dtype=a.dtype),grad.shape[:3]
+        sums,rows = fresh(2, T, B, C) if line else _none,3+2*T
         def work(b0, b1, i):
-            buffers = scratch(i, 'run', m),scratch(i, 'sums', 2*T*m).reshape(2, T, m)
-            k._dense_back(b0, b1, g, v, kind, leak, soft, dx, x, norm, sums, *buffers)
+            buffers = scratch(i, 'run', rows*m).reshape(rows, m),scratch(i, 'sums', 2*T*m).reshape(2, T, m)
+            k._dense_back(b0, b1, g, a, norm, cell, kind, dx, sums, *buffers)
         share(work, B)
         params = line.back(dx.reshape(line.x.shape), sums) if line else (None, None)
-        return _unrows(dx, grad.shape, last),*params,*[None]*6
+        return _unrows(dx, grad.shape, last),*params,*[None]*3
 
 # %% ../../nbs/machine_room/25_synapses.ipynb #cf0986b3
 def surrogate_scan(
     x:torch.Tensor,  # currents, shape [T, B, ...]
-    leak:float,      # membrane left after a step
-    threshold:float, # spike when the membrane is above it
-    reset:str,       # 'zero' or 'subtract'
+    cell,            # the neurons
     grad:str,        # name of the surrogate
-    begin:float=0.,  # membrane before the first step
     line=None        # `Line` that a norm makes of the currents
 )->torch.Tensor:     # spikes, dense
     "Neurons with a surrogate gradient, forward and backward in one loop each."
     params = (line.scale, line.shift) if line else (None, None)
-    return _Surrogate.apply(x, *params, line, leak, threshold, reset=='subtract', grad, begin)
+    return _Surrogate.apply(x, *params, line, cell, grad)
+
+# %% ../../nbs/machine_room/25_synapses.ipynb #ae4a9552
+def _bits(x): # a tensor without gaps as a row of numbers in the order of memory
+    return as_array(x.detach().as_strided((x.numel(),), (1,)))
+
+def _room_like(x): # memory that others have left, in the shape and order of `x`
+    row = fresh(x.numel(), dtype=np.int16 if x.dtype==torch.bfloat16 else np.float32)
+    return as_tensor(row).as_strided(x.shape, x.stride())
+
+class _Quantized(Function):
+    @staticmethod
+    def forward(ctx, x, scale, levels):
+        k,step,y = kernels(),scale.item()/levels,_room_like(x)
+        stairs = k.Stairs(*map(np.float32, (scale.item(), step, 1/step)))
+        blocks,x_row,y_row = -(-x.numel()//k._run),_bits(x),_bits(y)
+        share(lambda b0, b1, _: k._quantize(b0, b1, x_row, stairs, k.sixteen, y_row), blocks)
+        ctx.save_for_backward(x)
+        ctx.a = stairs,blocks
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (x,),(stairs,blocks),k = ctx.saved_tensors,ctx.a,kernels()
+        if grad.stride()!=x.stride(): grad = torch.empty_like(x).copy_(grad)
+        dx,sums = _room_like(x),np.empty(blocks, np.float32)
+        rows = _bits(x),_bits(grad),stairs,k.sixteen,_bits(dx),sums
+        share(lambda b0, b1, _: k._quantize_back(b0, b1, *rows), blocks)
+        return dx,torch.tensor(sums.sum(dtype=float)/stairs.top, dtype=torch.float32),None
+
+# %% ../../nbs/machine_room/25_synapses.ipynb #8e202d46
+def quantized(
+    x:torch.Tensor,     # of floats or bfloat16, without gaps; as many numbers as rows of 16 have
+    scale:torch.Tensor, # the highest output
+    levels:int          # steps up to it
+)->torch.Tensor:        # shape of `x`
+    "`QCFS` and its gradient, in one loop each."
+    return _Quantized.apply(x, scale, levels)
 
 # %% ../../nbs/machine_room/25_synapses.ipynb #af57e266
 def _wide(a, x, words): # a number for each step and channel, as rows for the kernels
@@ -575,15 +608,15 @@ class _Normed(Function):
         a,b = (torch.from_numpy(o).float()[:, None, :, None, None] for o in (line.a, line.b))
         ctx.save_for_backward(x)
         ctx.line = line
-        return torch.addcmul(b, x, a)
+        return torch.addcmul(b, x.float(), a).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g):
         line,_ = ctx.line,ctx.saved_tensors
         d = fresh(*line.x.shape)
-        d[:] = planes(g)
-        t,centred = torch.from_numpy(d),torch.from_numpy(line.x)-torch.from_numpy(line.middle)[:, None, None]
+        d[:] = planes(g.float())
+        t,centred = torch.from_numpy(d),as_tensor(line.x).float()-torch.from_numpy(line.middle)[:, None, None]
         total,dx = (o.sum(2, dtype=torch.float64).numpy() for o in (t, centred.mul_(t)))
         params = line.back(d, np.stack([total, dx]))
-        return unplanes(d, g.shape),*params,None
+        return unplanes(d, g.shape).to(g.dtype),*params,None

@@ -209,21 +209,28 @@ def train(
     return lazy(Train, shape, make, sources, _recipe=recipe, _shape=torch.Size(shape), **kw)
 
 # %% ../../nbs/machine_room/24_trains.ipynb #48841a1f
+def as_array(x): # a tensor's memory; bfloat16 as the integers of sixteen bits that the kernels take for it
+    return (x.view(torch.int16) if x.dtype==torch.bfloat16 else x).numpy()
+
+def as_tensor(a): # the inverse
+    x = torch.from_numpy(a)
+    return x.view(torch.bfloat16) if x.dtype==torch.int16 else x
+
 def planes(
     x:torch.Tensor # [T, B, C, H, W] or [T, B, F]
 )->np.ndarray:     # [T, B, pixels, channels], the same memory
     "A tensor as the kernels see it."
     x = x.detach()
-    return (x.flatten(3).transpose(2, 3) if x.ndim==5 else x[:, :, None]).numpy()
+    return as_array(x.flatten(3).transpose(2, 3) if x.ndim==5 else x[:, :, None])
 
 def unplanes(
     a:np.ndarray, # [T, B, pixels, channels]
     shape:tuple   # of the tensor
 )->torch.Tensor:  # the same memory, and no view: it may be changed in place
     "The inverse of `planes`."
-    if len(shape)<5: return torch.from_numpy(a.transpose(0, 1, 3, 2).reshape(shape))
+    if len(shape)<5: return as_tensor(a.transpose(0, 1, 3, 2).reshape(shape))
     T,B,C,H,W = shape
-    return torch.from_numpy(a.reshape(T, B, H, W, C).transpose(0, 1, 4, 2, 3))
+    return as_tensor(a.reshape(T, B, H, W, C).transpose(0, 1, 4, 2, 3))
 
 # %% ../../nbs/machine_room/24_trains.ipynb #aff9e1bd
 def new_words(

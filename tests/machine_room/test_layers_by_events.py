@@ -1,5 +1,7 @@
 """The layers by events equal the layers as torch computes them: norms, folds, residual blocks, dropout, and the
 networks of the models chapter."""
+import copy
+
 import pytest, torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import nn
@@ -7,7 +9,7 @@ from same import assert_same, images, normed, randomised, resnet
 from snnkit.core import seeded
 from snnkit.encoding import poisson
 from snnkit.engine.trains import Current, Train, to_train
-from snnkit.layers import (LIF, BatchNorm2d, Conv2d, Dropout, MaxPool2d, Neuron, Poisson, Subsample,
+from snnkit.layers import (LIF, QCFS, BatchNorm2d, Conv2d, Dropout, MaxPool2d, Neuron, Poisson, Subsample,
                            ThresholdBatchNorm2d, dense, fold, make_norm, norms, spike_trains, use, watch)
 from snnkit.models import build, calibrate, lenet, models
 from snnkit.spikebp import by_charge
@@ -168,3 +170,49 @@ def test_a_neuron_of_ones_own_amid_events():
         torch.manual_seed(1)
         with use(mode): trains.append(spike_trains(net, images(2, 2, 12, 12)))
     for n,s in trains[0].items(): assert s.equal(trains[1][n]) and s.any(), n
+
+@pytest.mark.parametrize('norm', [None, *norms])
+@pytest.mark.parametrize('reset', ['zero', 'subtract'])
+@pytest.mark.parametrize('last', [False, True])
+def test_surrogates_in_bfloat16(norm, reset, last):
+    "What the kernels make of currents in bfloat16 is what torch makes of the same currents in float32, rounded"
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 32, 9, 7)
+    if last: x = x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    g,neurons,found = torch.randn(x.shape),LIF(leak=.9, threshold=.5, reset=reset, grad='atan'),[]
+    first = randomised(nn.Sequential(make_norm(norm, 32, 4, .5))) if norm else nn.Identity()
+    for kind,mode in (torch.bfloat16, 'numba'), (torch.float32, 'torch'):
+        layer = copy.deepcopy(first)
+        current = x.bfloat16().to(kind).requires_grad_()
+        with use(mode): s = dense(neurons(layer(current)))
+        grads = torch.autograd.grad(s, [current, *layer.parameters()], g.bfloat16().to(kind))
+        assert s.dtype==current.dtype
+        found.append([s.detach().float(), *(o.float() for o in grads)])
+    (s,*ours),(their_s,*theirs) = found
+    assert 0<s.mean()<1 and (s!=their_s).float().mean()<1e-3 # where rounding decides
+    for a,b in zip(ours, theirs): assert (a-b).norm()<.02*b.norm()
+
+def test_bfloat16_that_the_kernels_do_not_read_is_left_to_torch():
+    "Channels in rows of other lengths, rules without a surrogate, and answers that nobody learns from"
+    def fires(channels, **options):
+        x = torch.randn(3, 2, channels, 4, 4, generator=seeded(0)).bfloat16().requires_grad_()
+        with use('numba'): return dense(LIF(**options)(BatchNorm2d(channels)(x)))
+    for s in fires(5, grad='atan'), fires(16), fires(16, grad='straight_through'):
+        assert s.dtype==torch.bfloat16 and 0<s.mean()<1
+    with torch.no_grad(): assert 0<fires(16, grad='atan').mean()<1
+
+@few
+@given(shapes, seeds, st.sampled_from([torch.float32, torch.bfloat16]), st.booleans())
+def test_stairs_by_the_kernels(shape, seed, kind, last):
+    "QCFS in one loop gives torch's numbers, and its gradients"
+    torch.manual_seed(seed)
+    x = torch.randn(16, *shape[2:]).to(kind)
+    if last: x = x.contiguous(memory_format=torch.channels_last)
+    g,layer,found = torch.randn(x.shape).to(kind),QCFS(4, scale=1.3),[]
+    for other,mode in (kind, 'numba'), (torch.float32, 'torch'):
+        z = x.to(other).requires_grad_()
+        with use(mode): y = layer(z)
+        found.append([o.detach().float() for o in (y, *torch.autograd.grad(y, (z, layer.log_scale), g.to(other)))])
+    (y,dz,ds),(their_y,their_dz,their_ds) = found
+    assert y.equal(their_y.to(kind).float()) and dz.equal(their_dz)
+    assert torch.allclose(ds, their_ds, rtol=1e-3, atol=1e-3)
