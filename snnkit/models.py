@@ -277,7 +277,8 @@ def lenet(
 # %% ../nbs/network/05_models.ipynb #a05d7f91
 def vgg(
     depth:int=9,            # layers with weights: the convolutions and two linear ones; at least 5
-    width:int=64,           # channels of the first stage; the hidden layer has 16 times as many neurons
+    width:int=64,           # channels of the first stage
+    hidden:int=None,        # neurons of the hidden layer; 16 times `width` if None
     num_classes:int=10,     # outputs K
     in_channels:int=3,      # image channels C
     num_steps:int=25,       # time steps T; Lee et al. use 100
@@ -293,10 +294,11 @@ def vgg(
     "A spiking VGG of `depth` layers after the VGG9 of Lee et al. 2020; raises ValueError for impossible sizes."
     check_whole('depth', depth, 5, 'Lee et al. use 9.')
     check_whole('width', width, 1, 'Lee et al. use 64.')
+    hidden = 16*width if hidden is None else check_whole('hidden', hidden, 1, 'Lee et al. use 1024.')
     plan = []
     for i in range(3): plan += [width<<i]*((depth-2+i)//3) + ['P']
     options = dict(max_rate=max_rate, encoder=encoder, kappa=kappa, readout=readout, norm=norm, dropout=dropout)
-    return plain(plan, 3, 16*width, num_classes, in_channels, num_steps, image_size, **options, **neuron)
+    return plain(plan, 3, hidden, num_classes, in_channels, num_steps, image_size, **options, **neuron)
 
 # %% ../nbs/network/05_models.ipynb #94a3f5c8
 @delegates(vgg, but='depth')
