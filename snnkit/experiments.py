@@ -38,8 +38,8 @@ from .layers import LIF, QCFS, Integrator, Poisson, found, roads, use
 from .models import calibrate, models, twin
 from .data import Augmented, Data, augmentations, evenly, load, named
 from snnkit.training import (
-    TET, BFloat16, Distilled, Objective, cross_entropy, evaluate, first_batch, fit, load_weights, read_tensors,
-    save_weights, set_seed, show_where
+    TET, BFloat16, Distilled, Objective, OpsPenalty, cross_entropy, evaluate, first_batch, fit, load_weights,
+    read_tensors, save_weights, set_seed, show_where
 )
 from snnkit.measures import (
     Costs, accuracy_interval, ask_by_steps, energy, error_increment, mcnemar, seed_interval, tally_costs, ways
@@ -265,6 +265,7 @@ def objective(
     if loss is cross_entropy: loss = soft
     if loss is TET: o = TET(soft)
     else: o = Distilled(teacher, loss, config.distill) if config.distill else Objective(loss)
+    if config.penalty: o = OpsPenalty(o, config.penalty)
     return BFloat16(o) if config.precision=='bf16' else o
 
 def teacher_for(

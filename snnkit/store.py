@@ -53,6 +53,7 @@ class Recipe(Settled):
     "The part of a `Config` that tells how a network learns; its fields are given by name."
     smoothing:float=later(0.)       # share of the label that is spread over all classes, see `cross_entropy`
     distill:float=later(0.)         # share of the trained twin's answers in the error, see `Distilled`
+    penalty:float=later(0.)         # weight of the synaptic operations in the error, see `OpsPenalty`
     weight_decay:float=later(0.)    # of SGD or AdamW; 0 for Adam
     schedule:str=later('warm_cosine', 'cosine') # or 'cosine', or an import path
     precision:str=later('float32')  # of products in training; or 'bf16', where the machine is quick at it
@@ -137,6 +138,7 @@ def tidied(
         lr=check_number('lr', c.lr, '(0, inf)', 'Usual for Adam is 1e-3.'),
         smoothing=check_number('smoothing', c.smoothing, '[0, 1)', 'Usual is 0.1.'),
         distill=check_number('distill', c.distill, '[0, 1]', 'Usual is 0.5.'),
+        penalty=check_number('penalty', c.penalty, '[0, inf)', 'Usual are 0.03 to 1.'),
         tune_lr=check_number('tune_lr', c.tune_lr, '(0, inf)', 'Usual is 1e-4.'),
         wait=check_number('wait', c.wait, '[0, 1)', 'Usual are 0 and 0.25.'),
         weight_decay=check_number('weight_decay', c.weight_decay, '[0, inf)', 'Usual are 1e-4 to 1e-2.'))
