@@ -8,7 +8,7 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/measures.ht
 __all__ = ['picojoules', 'ways', 'check_count', 'check_confidence', 'accuracy_interval', 'paired_interval', 'Increment', 'hits',
            'disagreements', 'error_increment', 'mcnemar', 'SeedInterval', 'seed_interval', 'confusion', 'on_device',
            'is_spikes', 'firing_rates', 'spikes_per_neuron', 'fan_out', 'synaptic_ops', 'Costs', 'costs', 'energy',
-           'break_even', 'break_even_rate', 'accuracy_by_steps']
+           'break_even', 'break_even_rate', 'accuracy_by_steps', 'Exits', 'early_exit']
 
 # %% ../nbs/experiment/08_measures.ipynb #6e55c14a
 import math
@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.utils.data import Subset
 
 from .core import check_choice, check_number, check_seed, check_steps, check_whole, need
 from .encoding import Encoder
@@ -483,14 +484,28 @@ def break_even_rate(
 
 # %% ../nbs/experiment/08_measures.ipynb #0b1ec7f1
 class AnswerTally:
-    "Keeps what a readout would have answered after fewer steps."
+    "Keeps what a readout would have answered after fewer steps, and by how much that class led."
     kinds = Integrator
-    def __init__(self, steps): self.steps,self.most,self.answers = steps,math.inf,{t: [] for t in steps}
+    def __init__(self, steps):
+        self.steps,self.most = steps,math.inf
+        self.answers,self.leads = {t: [] for t in steps},{t: [] for t in steps}
+
     def begin(self): pass
 
     def hear(self, name, layer, x, y):
         self.most = len(x) # steps of the window
-        for t in self.steps: self.answers[t].append(layer.forward(dense(x)[:t]).argmax(1).cpu())
+        for t in self.steps:
+            scores = layer.forward(dense(x)[:t]).cpu()
+            likely = scores.softmax(1).topk(min(2, scores.shape[1])).values
+            self.answers[t].append(scores.argmax(1))
+            self.leads[t].append(likely[:, 0]-likely[:, -1])
+
+    def check(self, steps):
+        "Raise a ValueError unless it has heard a readout for so many steps."
+        need(math.isfinite(self.most), '`model` has no `Integrator`', 'its answer must grow with the steps',
+             'Give a spiking network.')
+        need(max(steps)<=self.most, f'`steps` has {max(steps)}', f'`model` runs for {self.most}',
+             'Ask for fewer, or build it for more.')
 
 # %% ../nbs/experiment/08_measures.ipynb #0b1ec7f8
 def told_after(
@@ -518,10 +533,7 @@ def ask_by_steps(
         tally = CostTally(model, len(dataset))
         at_once = [tally.spikes, tally.inputs]
     with heard(model, answers, *at_once): whole = evaluate(model, dataset, batch_size, seed)
-    need(math.isfinite(answers.most), '`model` has no `Integrator`', 'its answer must grow with the steps',
-         'Give a spiking network.')
-    need(max(steps)<=answers.most, f'`steps` has {max(steps)}', f'`model` runs for {answers.most}',
-         'Ask for fewer, or build it for more.')
+    answers.check(steps)
     need(tally.spikes.layers, '`model` has no spikes', 'its answer must grow with the steps', 'Give a spiking network.')
     rows = {t: told_after(torch.cat(answers.answers[t])==whole.labels, tally.costs(t)) for t in steps}
     return whole,pd.DataFrame(rows).T.rename_axis('T')
@@ -538,3 +550,71 @@ def accuracy_by_steps(
     "What `model` would answer, and spend, after fewer steps; raises ValueError for steps that it lacks."
     tally = None if counted is None else tally_costs(model, counted, batch_size, seed)
     return ask_by_steps(model, dataset, steps, batch_size, seed, tally)[1]
+
+# %% ../nbs/experiment/08_measures.ipynb #a4340edc
+def asked_after(
+    model:nn.Module, # a spiking network
+    dataset,         # pairs of an image and a label
+    steps:list,      # numbers of steps, ascending
+    batch_size:int,  # images at a time
+    seed:int         # of the encoder's spikes
+)->tuple:            # lead of the likeliest class, and whether it is right, both [len(steps), N]
+    "What `model` answers after each of `steps`, and how surely; raises ValueError for steps that it lacks."
+    tally = AnswerTally(steps)
+    with heard(model, tally): labels = evaluate(model, dataset, batch_size, seed).labels
+    tally.check(steps)
+    leads = torch.stack([torch.cat(tally.leads[t]) for t in steps])
+    return leads,torch.stack([torch.cat(tally.answers[t])==labels for t in steps])
+
+# %% ../nbs/experiment/08_measures.ipynb #788789dc
+def leaves(
+    leads:torch.Tensor, # [S, N], as of `asked_after`
+    limit:float         # that a lead must reach
+)->torch.Tensor:        # index of the step after which each image leaves, [N]
+    "When images leave; those that never reach the limit stay to the end."
+    sure = leads>=limit
+    sure[-1] = True
+    return sure.int().argmax(0)
+
+def lowest_limit(
+    leads:torch.Tensor, # [S, N], as of `asked_after`
+    right:torch.Tensor, # [S, N]
+    loss:float          # of accuracy that may be given away, in points
+)->float:               # infinite if every limit costs more
+    "The limit at which images leave as early as they may."
+    least = right[-1].double().mean()-loss/100
+    for limit in np.linspace(0, 1, 101):
+        kept = right.gather(0, leaves(leads, limit)[None]).double().mean()
+        if kept>=least: return float(limit)
+    return math.inf
+
+# %% ../nbs/experiment/08_measures.ipynb #e7c7e1b9
+class Exits(NamedTuple):
+    "What comes of letting images leave."
+    limit:float        # of the lead, chosen on validation images
+    steps:torch.Tensor # that each test image took, [N]
+    right:torch.Tensor # which were answered right, bool, [N]
+    costs:pd.Series    # spikes, and `ways` of energy (µJ), of a test image in the mean
+
+def early_exit(
+    model:nn.Module,     # a spiking network
+    valid,               # pairs of an image and a label, to choose the limit
+    test,                # pairs, to tell what comes of it
+    steps=(1, 2, 4, 8),  # after which images may leave, the last for all; ascending
+    loss:float=0.,       # of validation accuracy that may be given away, in points, >= 0
+    batch_size:int=100,  # images at a time
+    seed:int=0           # of the encoder's spikes
+)->Exits:                # limit, steps, right answers and costs
+    "Let an image leave once a class leads by enough; raises ValueError for steps that `model` lacks."
+    steps = [check_steps(t) for t in steps]
+    need(steps==sorted(set(steps)), f'`steps` is {steps}', 'they must ascend', 'For instance (1, 2, 4).')
+    loss = check_number('loss', loss, '[0, 100]', 'Usual are 0 to 0.3 points.')
+    limit = lowest_limit(*asked_after(model, valid, steps, batch_size, seed), loss)
+    leads,right = asked_after(model, test, steps, batch_size, seed)
+    at,parts = leaves(leads, limit),[]
+    for i in at.unique():
+        those = (at==i).nonzero().flatten().tolist()
+        found = tally_costs(model, Subset(test, those), batch_size, seed).costs(steps[i])
+        row = dict(spikes=found.rates.spikes.sum()) | {f'{o} (µJ)': energy(found.ops, o).sum() for o in ways}
+        parts.append(pd.Series(row)*len(those)/len(at))
+    return Exits(limit, torch.tensor(steps)[at], right.gather(0, at[None])[0], sum(parts))
