@@ -6,9 +6,9 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/data.html.m
 
 # %% auto #0
 __all__ = ['augmentations', 'Images', 'show_images', 'Raw', 'Trains', 'collate_time', 'batches', 'Shuffle', 'Batched',
-           'Augmented', 'crop_flip', 'turned', 'jitter', 'shift_rotate', 'stratified', 'fingerprints', 'unseen',
-           'name_split', 'Data', 'subset', 'evenly', 'split', 'check_fold', 'kfold', 'data_root', 'read_idx', 'named',
-           'from_tensors', 'from_dataset', 'load']
+           'Augmented', 'crop_flip', 'turned', 'jitter', 'shift_rotate', 'varied', 'stratified', 'fingerprints',
+           'unseen', 'name_split', 'Data', 'subset', 'evenly', 'split', 'check_fold', 'kfold', 'data_root', 'read_idx',
+           'named', 'from_tensors', 'from_dataset', 'load']
 
 # %% ../nbs/experiment/06_data.ipynb #f3c82192
 import copy, hashlib, io, json, lzma, math, os, re, stat, struct, tarfile, tempfile, time, zipfile, zlib
@@ -383,12 +383,22 @@ def shift_rotate(
     shift = check_number('shift', shift, '[0, inf)', 'A number of pixels; usual is 2.')
     return Batched(partial(jitter, (degrees, shift, shift)), turned)
 
+# %% ../nbs/experiment/06_data.ipynb #86439a91
+def varied(
+    size,         # height and width of the images, or (height, width)
+    padding:int=4 # black pixels added on each side before cropping
+)->Callable:      # one image, uint8 [C, H, W] -> the same
+    "`crop_flip`, one change of any kind and strength, and perhaps a black box; raises ValueError for what is no size."
+    from torchvision.transforms import v2
+    return v2.Compose([crop_flip(size, padding), v2.TrivialAugmentWide(), v2.RandomErasing()])
+
 # %% ../nbs/experiment/06_data.ipynb #3d48f1b2
 # name: (height, width) -> change of a training image
 augmentations = dict(
     shift=lambda size: shift_rotate(),
     mirror=partial(crop_flip, padding=0),
-    flip=crop_flip)
+    flip=crop_flip,
+    varied=varied)
 
 # %% ../nbs/experiment/06_data.ipynb #43e43586
 def stratified(
