@@ -11,14 +11,16 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 from snnkit import training
 from snnkit.core import own_stream
+from snnkit.encoding import Direct
 from snnkit.data import Augmented, Images, batches, crop_flip, evenly, load
 from snnkit.layers import IF, LIF, AvgPool2d, Conv2d, Flatten, Integrator, Linear, Neuron, Poisson, spike_trains, use
 from snnkit.measures import costs
 from snnkit.models import lenet, twin, vgg9
 from snnkit.studies import textbook
-from snnkit.training import (TET, Run, check_settings, computed_by, cosine, cross_entropy, describe, evaluate, fit,
-                             load_weights, read_checkpoint, read_tensors, save_checkpoint, save_weights, set_seed,
-                             squared_error, undisturbed, warn_of_rates, write_tensors)
+from snnkit.training import (TET, BFloat16, Distilled, OpsPenalty, Run, check_settings, computed_by, cosine,
+                             cross_entropy, describe, evaluate, fit, load_weights, read_checkpoint, read_tensors,
+                             save_checkpoint, save_weights, set_seed, squared_error, undisturbed, warn_of_rates,
+                             write_tensors)
 
 script = Path(__file__).with_name('small_training.py')
 kills = int(os.environ.get('SNNKIT_KILLS', 2))
@@ -863,3 +865,33 @@ def test_looking_draws_by_its_own_seed():
     torch.manual_seed(0)
     a,b,c = look(1),look(1),look(2)
     assert a.equal(b) and not a.equal(c) and torch.rand(3).equal(want) and not a.equal(want)
+
+@pytest.mark.parametrize('grad', ['spike_bp', 'bounded', 'rate', 'atan'])
+def test_operations_are_asked_for_under_every_rule(grad):
+    "The penalty's gradient reaches the first layer, by events as by plain torch, and a step along it saves operations"
+    soft = dict(leak=1., reset='subtract') if grad=='rate' else {}
+    found = []
+    for mode in ('torch', 'numba'):
+        torch.manual_seed(0)
+        net = lenet(num_steps=6, kappa=6., grad=grad, encoder=Direct(6), **soft)
+        x,y = torch.rand(8, 1, 28, 28),torch.arange(8)
+        def asked(weight): return OpsPenalty(cross_entropy, weight).answer(net, x, y)[0]
+        with use(mode):
+            more = asked(1.)-asked(0.)
+            grads = torch.autograd.grad(more, [*net.parameters()][:-1])
+            with torch.no_grad():
+                for p,g in zip(net.parameters(), grads): p -= 1e-3*g/g.norm()
+            less = asked(1.)-asked(0.)
+        assert 0<less<more and grads[0].norm()>0
+        found.append([more.detach(), *grads])
+    for a,b in zip(*found): assert torch.allclose(a, b, rtol=1e-3, atol=1e-6)
+
+def test_a_penalty_is_wrapped_by_bfloat16_and_wraps_a_teacher():
+    "Objectives nest: the same error as the parts have, and their names tell all of it"
+    net,x,y = twin(lenet()),torch.rand(8, 1, 28, 28),torch.arange(8)
+    inner = Distilled(net, share=.5)
+    nested = BFloat16(OpsPenalty(inner, .3))
+    assert str(nested)=='BFloat16(OpsPenalty(Distilled(cross_entropy, 0.5, 2.0), 0.3))'
+    alone = BFloat16(OpsPenalty(inner, 0.)).answer(net, x, y)[0]
+    assert nested.answer(net, x, y)[0]>alone and torch.isfinite(alone)
+    assert torch.equal(nested(torch.eye(10), torch.arange(10)), inner(torch.eye(10), torch.arange(10)))

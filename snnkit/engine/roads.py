@@ -23,7 +23,7 @@ from ..core import need
 from ..encoding import tosses
 from .memory import aligned, fresh, free, kernels, scratch, share
 from snnkit.engine.synapses import (
-    After, Line, Synapse, made_from, quantized, run_pool, run_synapse, scan, surrogate_scan, with_dense_grad
+    After, Line, Synapse, made_from, mean_pool, quantized, run_pool, run_synapse, scan, surrogate_scan, with_dense_grad
 )
 from .trains import (Current, Lazy, Train, as_dense, as_spikes, as_values, chained, lazy, new_words,
                                    to_train, train)
@@ -179,14 +179,20 @@ def _square(o): # the one number of a square window, or None
     sides = {o} if isinstance(o, int) else set(o)
     return sides.pop() if len(sides)==1 else None
 
+def _meanable(x, K): # does it lie in memory as a loop over windows likes it, and pay?
+    if isinstance(x, Lazy) or not (_short(x) or _eventful(x) and x.shape[2]%16==0): return False
+    last = x.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    return last and x.shape[3]%K==0==x.shape[4]%K and x.numel()>=_small
+
 def pooling(
     layer:nn.AvgPool2d, # the pool
     x:torch.Tensor      # spike train in either form
 )->torch.Tensor:        # the current, or None if dense torch is to compute it
-    "A pool by events: a sparse train, windows without padding."
-    if not isinstance(x, Train) or x.ndim!=5 or layer.ceil_mode or layer.divisor_override is not None: return None
+    "A pool by events, or of a dense train in windows side by side; without padding."
+    if x.ndim!=5 or layer.ceil_mode or layer.divisor_override is not None: return None
     K,s = _square(layer.kernel_size),_square(layer.stride)
     if not K or not s or _square(layer.padding)!=0 or min(x.shape[3:])<K: return None
+    if not isinstance(x, Train): return mean_pool(x, K) if s==K and _meanable(x, K) else None
     pool = kernels().pool_geometry(*x.shape[3:], x.shape[2], K, s)
     def plain(x): return F.avg_pool2d(x.flatten(0, 1), K, s).unflatten(0, x.shape[:2])
     return lazy(Current, (*x.shape[:3], pool.Ho, pool.Wo), plain, (x,), pool=pool, train=x)

@@ -516,6 +516,32 @@ def quantized(
     "`QCFS` and its gradient, in one loop each."
     return _Quantized.apply(x, scale, levels)
 
+# %% ../../nbs/machine_room/26_synapses.ipynb #163f18dc
+class _Meaned(Function):
+    @staticmethod
+    def forward(ctx, x, K):
+        a = np.ascontiguousarray(planes(x)).reshape(-1, *x.shape[3:], x.shape[2])
+        y = fresh(len(a), a.shape[1]//K, a.shape[2]//K, a.shape[3], dtype=a.dtype)
+        share(lambda b0, b1, _: kernels()._mean_pool(b0, b1, a, y, K), len(a))
+        ctx.a = x.shape,K
+        return unplanes(y, (*x.shape[:3], *y.shape[1:3]))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (T,B,C,H,W),K = ctx.a
+        g = np.ascontiguousarray(planes(grad)).reshape(T*B, H//K, W//K, C)
+        dx = fresh(T*B, H, W, C, dtype=g.dtype)
+        share(lambda b0, b1, _: kernels()._mean_pool_back(b0, b1, g, dx, K), T*B)
+        return unplanes(dx, (T, B, C, H, W)),None
+
+def mean_pool(
+    x:torch.Tensor, # of floats or bfloat16, [T, B, C, H, W] with C in rows of 16
+    K:int           # side of a window, which H and W are multiples of
+)->torch.Tensor:    # [T, B, C, H/K, W/K]
+    "Means over windows that lie side by side, and their gradient, in one loop each."
+    return _Meaned.apply(x, K)
+
 # %% ../../nbs/machine_room/26_synapses.ipynb #af57e266
 def _wide(a, x, words): # a number for each step and channel, as rows for the kernels
     out = np.zeros((len(x), words.shape[1]*8*words.itemsize), np.float32)

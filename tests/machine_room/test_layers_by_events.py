@@ -9,7 +9,7 @@ from same import assert_same, images, normed, randomised, resnet
 from snnkit.core import seeded
 from snnkit.encoding import poisson
 from snnkit.engine.trains import Current, Train, to_train
-from snnkit.layers import (LIF, QCFS, BatchNorm2d, Conv2d, Dropout, MaxPool2d, Neuron, Poisson, Subsample,
+from snnkit.layers import (LIF, QCFS, AvgPool2d, BatchNorm2d, Conv2d, Dropout, MaxPool2d, Neuron, Poisson, Subsample,
                            ThresholdBatchNorm2d, dense, fold, make_norm, norms, spike_trains, use, watch)
 from snnkit.models import build, calibrate, lenet, models
 from snnkit.spikebp import by_charge
@@ -216,3 +216,22 @@ def test_stairs_by_the_kernels(shape, seed, kind, last):
     (y,dz,ds),(their_y,their_dz,their_ds) = found
     assert y.equal(their_y.to(kind).float()) and dz.equal(their_dz)
     assert torch.allclose(ds, their_ds, rtol=1e-3, atol=1e-3)
+
+@pytest.mark.parametrize('kind', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('size', [2, 3, (2, 3)])
+def test_pools_of_dense_trains(kind, size):
+    "In windows side by side by the kernels, in others by torch: the same means and gradients"
+    torch.manual_seed(0)
+    x = (torch.rand(4, 3, 12, 12, 64)<.2).to(kind).permute(0, 1, 4, 2, 3)
+    found,steps = [],[]
+    for options in dict(), dict(stride=1):
+        for other,mode in (kind, 'auto'), (torch.float32, 'torch'):
+            z = x.to(other).requires_grad_()
+            with use(mode): y = AvgPool2d(size, **options)(z)
+            steps.append(type(y.grad_fn).__name__)
+            g = torch.randn(y.shape, generator=seeded(1)).to(other)
+            found.append([y.detach().float(), torch.autograd.grad(y, z, g)[0].float()])
+    assert (steps[0]=='_MeanedBackward') == isinstance(size, int) and '_Meaned' not in steps[2]
+    for (y,dz),(their_y,their_dz) in (found[:2], found[2:]):
+        assert torch.allclose(y, their_y, atol=1e-2 if kind==torch.bfloat16 else 1e-6)
+        assert torch.allclose(dz, their_dz, atol=2e-2 if kind==torch.bfloat16 else 1e-6)
