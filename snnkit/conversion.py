@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .core import check_choice, check_number, need
 from .encoding import Direct, Encoder
@@ -32,14 +33,20 @@ def shifted(
     layer:nn.Module, # a synapse or a norm; changed in place, with tensors of its own
     factor:float     # > 0
 )->nn.Module:        # `layer`
-    "Multiply what a layer adds whatever comes in: its bias, and of a norm the mean that it takes off."
-    for name in ('bias', 'running_mean'):
+    "Change the unit of what a layer adds whatever comes in: a bias, and all numbers of a norm."
+    powers = dict(bias=1)
+    if isinstance(layer, _BatchNorm):
+        powers |= dict(weight=1, running_mean=1, running_var=2)
+        layer.eps = layer.eps*factor**2
+        if layer.weight is None: layer.weight = nn.Parameter(torch.ones_like(layer.running_var))
+    for name,power in powers.items():
         old = getattr(layer, name, None)
         if old is None: continue
-        new = old.detach()*factor
+        new = old.detach()*factor**power
         setattr(layer, name, nn.Parameter(new) if isinstance(old, nn.Parameter) else new)
     return layer
 
+# %% ../nbs/rivals/13_conversion.ipynb #09b79fff
 class Remembered:
     "Mixin for layers with numbers, named in `kept`, that are saved with the weights."
     kept = 'unit',
@@ -61,8 +68,13 @@ class InUnits(Remembered):
 # %% ../nbs/rivals/13_conversion.ipynb #c0a10008
 class UnitConv2d(InUnits, Conv2d): "`Conv2d` of spikes that stand for `unit`."
 class UnitLinear(InUnits, Linear): "`Linear` of spikes that stand for `unit`."
-class UnitBatchNorm2d(InUnits, BatchNorm2d): "`BatchNorm2d` of currents in units of `unit`."
-class UnitBatchNorm1d(InUnits, BatchNorm1d): "`BatchNorm1d` of currents in units of `unit`."
+class UnitBatchNorm2d(InUnits, BatchNorm2d):
+    "`BatchNorm2d` of currents in units of `unit`."
+    kept = 'unit','eps'
+
+class UnitBatchNorm1d(InUnits, BatchNorm1d):
+    "`BatchNorm1d` of currents in units of `unit`."
+    kept = 'unit','eps'
 
 # %% ../nbs/rivals/13_conversion.ipynb #c0a1000b
 class RateNeuron(Remembered, LIF):

@@ -38,7 +38,7 @@ from torch.utils.data import Subset
 from tqdm.auto import tqdm
 
 from .core import atomic, check_number, check_seed, check_whole, mix_seed, need, own_stream
-from .layers import Integrator, Neuron, OverTime, check_module, dense, mode, watch
+from .layers import QCFS, Integrator, Neuron, OverTime, check_module, dense, mode, watch
 from .models import calibrate as scale_to_rate
 from .models import check_model, load_state
 from .data import Augmented, Shuffle, batches, evenly
@@ -189,25 +189,23 @@ class BFloat16(Objective):
 
 # %% ../nbs/experiment/07_training.ipynb #375864fb
 @torch.no_grad()
-def unit_of(
-    x:torch.Tensor, # what comes into a synapse, images in the last dimension but those of an image
-    even:bool       # is it made of equal parts, spikes or stairs?
-)->torch.Tensor:    # > 0
-    "What one spike or stair adds to `x`, or what an active input is on average; 1 if nothing is active."
+def part_of(
+    x:torch.Tensor # some input of a synapse, made of equal parts
+)->torch.Tensor:   # > 0; 1 if nothing is active
+    "What one spike, or one stair, adds to `x`: behind a pool of four a quarter of it."
     active = x[x>0]
-    if not len(active): return torch.ones((), device=x.device)
-    return (active.min() if even else active.mean()).float()
+    return active.min().float() if len(active) else torch.ones((), device=x.device)
 
 def spikes_in(
-    layer:nn.Module, # a synapse
-    x:torch.Tensor,  # its input
-    even:bool        # is it made of equal parts, spikes or stairs?
-)->torch.Tensor:     # spikes of an input over the window, with a gradient
+    layer:nn.Module,   # a synapse
+    x:torch.Tensor,    # its input
+    stair:torch.Tensor # of the `QCFS` that it comes from, or None
+)->torch.Tensor:       # spikes of an input over the window, with a gradient
     "How often an input of `layer` is active, on average."
-    x,steps = dense(x),1
-    some = x[:8]
-    if isinstance(layer, OverTime): some,steps = x[:, :8],len(x)
-    return steps*x.mean().float()/unit_of(some, even)
+    if isinstance(layer, OverTime): return len(x)*dense(x).mean().float()/part_of(dense(x)[:, :8])
+    if stair is None: return x.mean().float()**2/(x*x).mean().float().clamp(min=1e-12)
+    pooled = (stair/part_of(x[:8])).detach() # of how many values it is the mean
+    return pooled*x.mean().float()/stair
 
 # %% ../nbs/experiment/07_training.ipynb #31c8a840
 class OpsPenalty(Objective):
@@ -223,13 +221,15 @@ class OpsPenalty(Objective):
 
     def answer(self, model, x, y):
         "The error of `model` for images `x` and labels `y`, and its scores."
-        met,most,even = [],[],not any(isinstance(m, nn.ReLU) for m in model.modules())
-        def hear(name, layer, x, current):
-            if not x.requires_grad: return # images
-            twins = current.numel()*layer.weight[0].numel()/(len(x) if isinstance(layer, OverTime) else 1)
-            met.append(twins*spikes_in(layer, x, even))
-            most.append(twins)
-        with watch(model, hear, (nn.Conv2d, nn.Linear)): error,scores = self.of.answer(model, x, y)
+        met,most,stairs = [],[],[None]
+        def hear(name, layer, x, out):
+            if isinstance(layer, QCFS): stairs.append(layer.scale/layer.levels)
+            elif isinstance(layer, nn.ReLU): stairs.append(None)
+            elif x.requires_grad: # it is no image
+                twins = out.numel()*layer.weight[0].numel()/(len(x) if isinstance(layer, OverTime) else 1)
+                met.append(twins*spikes_in(layer, x, stairs[-1]))
+                most.append(twins)
+        with watch(model, hear, (nn.Conv2d, nn.Linear, QCFS, nn.ReLU)): error,scores = self.of.answer(model, x, y)
         return error + self.weight*sum(met)/max(1, sum(most)), scores
 
     def __repr__(self): return f'OpsPenalty({called(self.of)}, {self.weight})'

@@ -143,3 +143,19 @@ def test_the_gate_lets_the_busiest_through():
     assert (Gate(2)(x).mean(0)-rates).abs().max()<.05
     for options in (dict(kernel_size=3, stride=1, padding=1), dict(kernel_size=2, ceil_mode=True)):
         assert Gate(**options)(x).shape==(400, *nn.MaxPool2d(**options)(x[0]).shape)
+
+@pytest.mark.parametrize('unit', [.1, 8.])
+@pytest.mark.parametrize('training', [False, True])
+def test_a_unit_is_no_more_than_a_unit(unit, training):
+    "A network whose activations are all larger by a factor has scores that are, also with the statistics of a batch"
+    x,scores = torch.rand(16, 1, 28, 28, generator=seeded(0)),[]
+    for factor in (1., unit):
+        torch.manual_seed(0)
+        ann = twin(lenet(norm='shared'), activation=lambda: QCFS(4, scale=factor))
+        for m in ann.modules():
+            if not isinstance(m, (nn.BatchNorm2d, nn.BatchNorm1d)): continue
+            nn.init.constant_(m.weight, factor)
+            m.eps,m.momentum = 1e-20,1.
+        ann.train()(x)
+        with torch.no_grad(): scores.append(convert(ann, how='qcfs', num_steps=8).train(training)(x)/factor)
+    assert (scores[1]-scores[0]).norm()<.02*scores[0].norm() # ties may round to either side
