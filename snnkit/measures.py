@@ -8,7 +8,7 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/measures.ht
 __all__ = ['picojoules', 'ways', 'check_count', 'check_confidence', 'accuracy_interval', 'paired_interval', 'Increment', 'hits',
            'disagreements', 'error_increment', 'mcnemar', 'SeedInterval', 'seed_interval', 'confusion', 'on_device',
            'is_spikes', 'firing_rates', 'spikes_per_neuron', 'fan_out', 'synaptic_ops', 'Costs', 'costs', 'energy',
-           'break_even', 'break_even_rate', 'accuracy_by_steps', 'Exits', 'early_exit']
+           'break_even', 'break_even_rate', 'accuracy_by_steps', 'early_exit']
 
 # %% ../nbs/experiment/08_measures.ipynb #6e55c14a
 import math
@@ -596,6 +596,7 @@ class Exits(NamedTuple):
     right:torch.Tensor # which were answered right, bool, [N]
     costs:pd.Series    # spikes, and `ways` of energy (µJ), of a test image in the mean
 
+# %% ../nbs/experiment/08_measures.ipynb #0740af4e
 def early_exit(
     model:nn.Module,     # a spiking network
     valid,               # pairs of an image and a label, to choose the limit

@@ -1,0 +1,53 @@
+"The zoo: networks as good as their records say, and files that are refused once a bit has changed."
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+import pytest
+from snnkit import zoo
+from snnkit.data import load
+from snnkit.training import evaluate
+from snnkit.zoo import digests, file_name, find, load_pretrained, restored
+
+each = pytest.mark.parametrize('name', digests)
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+
+@pytest.fixture
+def server(monkeypatch):
+    "The zoo of this clone behind HTTP"
+    at = ThreadingHTTPServer(('localhost', 0), partial(Quiet, directory=find('mnist').parent))
+    threading.Thread(target=at.serve_forever, daemon=True).start()
+    monkeypatch.setattr(zoo, 'address', f'http://localhost:{at.server_port}')
+    yield at
+    at.shutdown()
+    at.server_close()
+
+@each
+def test_a_network_is_as_good_as_its_record_says(name, real_data):
+    net,about = restored(find(name))
+    found = evaluate(net, load(about['shape']['name'], real_data).test)
+    assert abs(found.accuracy-about['found']['test_accuracy'])<=5e-4
+
+@each
+@pytest.mark.parametrize('place', [0, .5, -1])
+def test_a_changed_byte_is_refused(name, place, tmp_path):
+    raw = bytearray(find(name).read_bytes())
+    raw[int(place*len(raw)) if place>0 else place] ^= 1
+    (tmp_path/file_name(name)).write_bytes(raw)
+    with pytest.raises(ValueError, match='SHA-256'): load_pretrained(name, tmp_path)
+
+def test_a_missing_file_is_fetched_once(server, tmp_path):
+    file = find('mnist', tmp_path/'new')
+    assert file.read_bytes()==find('mnist').read_bytes() and [*file.parent.iterdir()]==[file]
+    server.shutdown()
+    assert find('mnist', tmp_path/'new')==file
+
+def test_what_was_fetched_must_be_the_known_file(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(digests, 'mnist', '0'*64)
+    with pytest.raises(FileNotFoundError, match='the download failed'): find('mnist', tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+def test_without_a_network_it_is_told_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, 'address', 'http://localhost:9')
+    with pytest.raises(FileNotFoundError, match='let `home` name a folder'): find('mnist', tmp_path)

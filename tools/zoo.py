@@ -1,0 +1,28 @@
+"""Writes the networks of the zoo, by runs of the results store, into zoo/, as float16. Prints the digests that 17_zoo
+has to name. Weights of a run are kept in the cache, so that what was trained once is written in a moment."""
+from dataclasses import replace
+from fastcore.script import call_parse
+from snnkit.core import cache_home
+from snnkit.experiments import Store,data_for,its_twin,key,run
+from snnkit.studies import base_for,economy
+from snnkit.zoo import file_name,keep
+from common import root
+
+def sparing(data): return economy(base_for(data, part=None), .1)['converted']
+
+networks = { # name: file of its record, run
+    'mnist': ('economy-MNIST', sparing('MNIST')),
+    'fashion': ('economy-FashionMNIST', sparing('FashionMNIST'))}
+
+@call_parse
+def main(*names:str): # of networks: mnist, fashion; all if none
+    "Write networks of the zoo"
+    (root/'zoo').mkdir(exist_ok=True)
+    for name in names or networks:
+        file,config = networks[name]
+        weights = cache_home()/'made'/f'{key(config)}.safetensors'
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        record = run(config, Store(root/'results'), file, weights=weights)
+        before = run(replace(config, **its_twin(config)), Store(root/'results'), file) if config.convert else None
+        digest = keep(record, weights, data_for(config), root/'zoo'/file_name(name), before)
+        print(f'{name}: test {record["test_accuracy"]:.2%}, valid {record["valid_accuracy"]:.2%}, {digest}')
