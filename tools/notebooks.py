@@ -6,7 +6,7 @@ pictures. A cell that says `# numbers vary between CPUs`, because it trains, is 
 import re
 from concurrent.futures import ThreadPoolExecutor
 from math import isclose
-from shutil import copy
+from shutil import copy,copytree
 from time import perf_counter
 from fastcore.nbio import read_nb
 from fastcore.script import call_parse
@@ -79,7 +79,7 @@ def save_outputs(d, nbs, names):
 def fresh(d, nbs):
     "Runs of `nbs` as in Colab, with the wheel of the copy at `d`; the error that ended each, if one did, and seconds"
     specs,home = colab(d.parent/'colab', wheel(d)),d.parent/'home'
-    home.mkdir()
+    copytree(root/'zoo', home/'.cache/snnkit/zoo') # what a reader would fetch
     new = [read_nb(o) for o in nbs]
     def timed(nb):
         start = perf_counter()
