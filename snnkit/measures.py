@@ -508,6 +508,12 @@ class AnswerTally:
              'Ask for fewer, or build it for more.')
 
 # %% ../nbs/experiment/08_measures.ipynb #0b1ec7f8
+def spent(
+    found:Costs # of a spiking network
+)->dict:        # spikes, and `ways` of energy (µJ)
+    "What an image costs."
+    return dict(spikes=found.rates.spikes.sum()) | {f'{o} (µJ)': energy(found.ops, o).sum() for o in ways}
+
 def told_after(
     right:torch.Tensor, # which images were answered right, bool
     found:Costs         # of as many steps
@@ -515,7 +521,7 @@ def told_after(
     "A row of what `accuracy_by_steps` gives."
     low,high = accuracy_interval(right.sum().item(), len(right))
     answered = {'test (%)': 100*right.float().mean().item(), 'low': 100*low, 'high': 100*high}
-    return answered | dict(spikes=found.rates.spikes.sum()) | {f'{o} (µJ)': energy(found.ops, o).sum() for o in ways}
+    return answered | spent(found)
 
 # %% ../nbs/experiment/08_measures.ipynb #0b1ec7f2
 def ask_by_steps(
@@ -616,6 +622,5 @@ def early_exit(
     for i in at.unique():
         those = (at==i).nonzero().flatten().tolist()
         found = tally_costs(model, Subset(test, those), batch_size, seed).costs(steps[i])
-        row = dict(spikes=found.rates.spikes.sum()) | {f'{o} (µJ)': energy(found.ops, o).sum() for o in ways}
-        parts.append(pd.Series(row)*len(those)/len(at))
+        parts.append(pd.Series(spent(found))*len(those)/len(at))
     return Exits(limit, torch.tensor(steps)[at], right.gather(0, at[None])[0], sum(parts))

@@ -202,7 +202,8 @@ def spikes_in(
     stair:torch.Tensor # of the `QCFS` that it comes from, or None
 )->torch.Tensor:       # spikes of an input over the window, with a gradient
     "How often an input of `layer` is active, on average."
-    if isinstance(layer, OverTime): return len(x)*dense(x).mean().float()/part_of(dense(x)[:, :8])
+    x = dense(x)
+    if isinstance(layer, OverTime): return len(x)*x.mean().float()/part_of(x[:, :8])
     if stair is None: return x.mean().float()**2/(x*x).mean().float().clamp(min=1e-12)
     pooled = (stair/part_of(x[:8])).detach() # of how many values it is the mean
     return pooled*x.mean().float()/stair

@@ -360,34 +360,20 @@ def _quantize_back(b0, b1, x, g, stairs, words, dx, sums):
         sums[b] = total(s)
 
 # %% ../../nbs/machine_room/22_neurons.ipynb #f3fe4e27
-@inner
-def _corner(b, i, j, K, H, W, C): return ((b*H+i*K)*W + j*K)*C # where the window of output pixel i, j begins
-
 @kernel
-def _mean_pool(b0, b1, x, y, K):
+def _mean_pool(b0, b1, x, y, K, back): # means of the windows of x into y, or back shares of y into x
     (N,H,W,C),(_,Ho,Wo,_) = x.shape,y.shape
     z = zeros(sixteen, one_row)
     share = full(np.float32(1/(K*K)), z)
     for b in range(b0, b1):
         for i in range(Ho):
             for j in range(Wo):
-                at,out = _corner(b, i, j, K, H, W, C),((b*Ho+i)*Wo + j)*C
+                at,out = ((b*H+i*K)*W + j*K)*C,((b*Ho+i)*Wo + j)*C
                 for c in range(0, C, 16):
-                    s = z
+                    v = mul(load(y, out+c, 0, z), share) if back else z
                     for k in range(K):
-                        for l in range(K): s = add(s, load(x, at+(k*W+l)*C+c, 0, z))
-                    store(y, out+c, 0, mul(s, share))
-
-@kernel
-def _mean_pool_back(b0, b1, g, dx, K):
-    (N,H,W,C),(_,Ho,Wo,_) = dx.shape,g.shape
-    z = zeros(sixteen, one_row)
-    share = full(np.float32(1/(K*K)), z)
-    for b in range(b0, b1):
-        for i in range(Ho):
-            for j in range(Wo):
-                at,out = _corner(b, i, j, K, H, W, C),((b*Ho+i)*Wo + j)*C
-                for c in range(0, C, 16):
-                    d = mul(load(g, out+c, 0, z), share)
-                    for k in range(K):
-                        for l in range(K): store(dx, at+(k*W+l)*C+c, 0, d)
+                        for l in range(K):
+                            p = at+(k*W+l)*C+c
+                            if back: store(x, p, 0, v)
+                            else: v = add(v, load(x, p, 0, z))
+                    if not back: store(y, out+c, 0, mul(v, share))

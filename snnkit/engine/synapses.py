@@ -522,7 +522,7 @@ class _Meaned(Function):
     def forward(ctx, x, K):
         a = np.ascontiguousarray(planes(x)).reshape(-1, *x.shape[3:], x.shape[2])
         y = fresh(len(a), a.shape[1]//K, a.shape[2]//K, a.shape[3], dtype=a.dtype)
-        share(lambda b0, b1, _: kernels()._mean_pool(b0, b1, a, y, K), len(a))
+        share(lambda b0, b1, _: kernels()._mean_pool(b0, b1, a, y, K, False), len(a))
         ctx.a = x.shape,K
         return unplanes(y, (*x.shape[:3], *y.shape[1:3]))
 
@@ -532,7 +532,7 @@ class _Meaned(Function):
         (T,B,C,H,W),K = ctx.a
         g = np.ascontiguousarray(planes(grad)).reshape(T*B, H//K, W//K, C)
         dx = fresh(T*B, H, W, C, dtype=g.dtype)
-        share(lambda b0, b1, _: kernels()._mean_pool_back(b0, b1, g, dx, K), T*B)
+        share(lambda b0, b1, _: kernels()._mean_pool(b0, b1, dx, g, K, True), T*B)
         return unplanes(dx, (T, B, C, H, W)),None
 
 def mean_pool(
