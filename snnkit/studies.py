@@ -270,6 +270,9 @@ def converted(
 as_long = {2: .75, 4: .6} # share of the epochs that take as long with spikes as all without, and three more with
 still_late = {2: 0., 4: .25} # share of the steps before its readout listens that did best on validation images
 
+def _on(made, T, **more): # a converted network, trained on for three epochs
+    return replace(made, num_steps=T, tune=3, wait=still_late[T], **more)
+
 def tuned(
     base:Config,  # of the study
     num_steps:int # time steps T: a key of `as_long`
@@ -279,8 +282,7 @@ def tuned(
     first = source_for(base)
     short = replace(converted(base)['QCFS'], num_steps=num_steps)
     scratch = replace(in_few_steps(first, num_steps), epochs=max(1, round(as_long[num_steps]*first.epochs)))
-    later = replace(short, tune=3, wait=still_late[num_steps])
-    on = {f'trained on, {grad}': replace(later, grad=grad) for grad in ('atan', 'rate')}
+    on = {f'trained on, {grad}': _on(short, num_steps, grad=grad) for grad in ('atan', 'rate')}
     return {'converted': short} | on | {'from scratch': scratch}
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f43
@@ -323,8 +325,8 @@ def photographs(
 )->dict:        # name: configuration
     "A deep network made spiking, and trained on in few steps."
     made = replace(deep_source(base), convert='qcfs', levels=4, wait=.25)
-    def on(T): return replace(made, num_steps=T, tune=3, tune_lr=.005, distill=.5, wait=still_late[T])
-    return {'converted': made} | {f'trained on, T = {T}': on(T) for T in (4, 2)}
+    on = {f'trained on, T = {T}': _on(made, T, tune_lr=.005, distill=.5) for T in (4, 2)}
+    return {'converted': made} | on
 
 # %% ../nbs/experiment/12_studies.ipynb #a9fd7cd2
 strengths = 0., .03, .1, .3, 1. # of the penalty on synaptic operations
@@ -338,8 +340,8 @@ def economy(
     made = dict(convert='qcfs', levels=4, num_steps=8, wait=.25, batch_size=64, precision='bf16')
     first = replace(few(base), loss='cross_entropy', smoothing=.1, augment=augment_for(base.data), penalty=strength)
     first = replace(first, epochs=longer*base.epochs, **made)
-    def on(T): return replace(first, num_steps=T, tune=3, tune_lr=1e-3, distill=.5, wait=still_late[T])
-    return {'converted': first} | {f'trained on, T = {T}': on(T) for T in still_late}
+    on = {f'trained on, T = {T}': _on(first, T, tune_lr=1e-3, distill=.5) for T in still_late}
+    return {'converted': first} | on
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f44
 def _rivals(base):

@@ -171,9 +171,9 @@ class Distilled(Objective):
 
     def __repr__(self): return f'Distilled({called(self.loss)}, {self.share}, {self.temperature})'
 
-# %% ../nbs/experiment/07_training.ipynb #1a7cbf02
-class BFloat16(Objective):
-    "Another objective, whose products are computed in bfloat16: quicker where the hardware has it."
+# %% ../nbs/experiment/07_training.ipynb #0490b1f8
+class Around(Objective):
+    "An objective that changes how another one answers."
     def __init__(self,
         of:Callable=cross_entropy # function of scores and labels, or an `Objective`
     ):
@@ -181,6 +181,9 @@ class BFloat16(Objective):
 
     def __call__(self, scores, y): return self.of(scores, y)
 
+# %% ../nbs/experiment/07_training.ipynb #1a7cbf02
+class BFloat16(Around):
+    "Another objective, whose products are computed in bfloat16: quicker where the hardware has it."
     def answer(self, model, x, y):
         "The error of `model` for images `x` and labels `y`, and its scores."
         with torch.autocast(x.device.type, torch.bfloat16): return self.of.answer(model, x, y)
@@ -209,16 +212,14 @@ def spikes_in(
     return pooled*x.mean().float()/stair
 
 # %% ../nbs/experiment/07_training.ipynb #31c8a840
-class OpsPenalty(Objective):
+class OpsPenalty(Around):
     "Another objective, and synaptic operations over the twin's multiplications (Suetake et al. 2023, p=1)."
     def __init__(self,
         of:Callable=cross_entropy, # function of scores and labels, or an `Objective`
         weight:float=.1            # of the operations, >= 0
     ):
-        self.of = as_objective(of)
+        super().__init__(of)
         self.weight = check_number('weight', weight, '[0, inf)', 'Usual are 0.03 to 1.')
-
-    def __call__(self, scores, y): return self.of(scores, y)
 
     def answer(self, model, x, y):
         "The error of `model` for images `x` and labels `y`, and its scores."
