@@ -6,9 +6,9 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/data.html.m
 
 # %% auto #0
 __all__ = ['augmentations', 'Images', 'show_images', 'Raw', 'Trains', 'collate_time', 'batches', 'Shuffle', 'Batched',
-           'Augmented', 'crop_flip', 'turned', 'jitter', 'shift_rotate', 'varied', 'stratified', 'fingerprints',
-           'unseen', 'name_split', 'Data', 'subset', 'evenly', 'split', 'check_fold', 'kfold', 'data_root', 'read_idx',
-           'named', 'from_tensors', 'from_dataset', 'load']
+           'Augmented', 'crop_flip', 'turned', 'jitter', 'shift_rotate', 'erased', 'varied', 'stratified',
+           'fingerprints', 'unseen', 'name_split', 'Data', 'subset', 'evenly', 'split', 'check_fold', 'kfold',
+           'data_root', 'read_idx', 'named', 'from_tensors', 'from_dataset', 'load']
 
 # %% ../nbs/experiment/06_data.ipynb #f3c82192
 import copy, hashlib, io, json, lzma, math, os, re, stat, struct, tarfile, tempfile, time, zipfile, zlib
@@ -384,6 +384,14 @@ def shift_rotate(
     return Batched(partial(jitter, (degrees, shift, shift)), turned)
 
 # %% ../nbs/experiment/06_data.ipynb #86439a91
+def erased(
+    size,         # height and width of the images, or (height, width)
+    padding:int=4 # black pixels added on each side before cropping
+)->Callable:      # one image, uint8 [C, H, W] -> the same
+    "`crop_flip`, and half of the time a black box; raises ValueError for what is no size."
+    from torchvision.transforms import v2
+    return v2.Compose([crop_flip(size, padding), v2.RandomErasing()])
+
 def varied(
     size,         # height and width of the images, or (height, width)
     padding:int=4 # black pixels added on each side before cropping
@@ -398,6 +406,7 @@ augmentations = dict(
     shift=lambda size: shift_rotate(),
     mirror=partial(crop_flip, padding=0),
     flip=crop_flip,
+    erased=erased,
     varied=varied)
 
 # %% ../nbs/experiment/06_data.ipynb #43e43586

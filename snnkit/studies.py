@@ -309,16 +309,17 @@ def rivals(
     return {'trained with spikes': best_for(base)} | by_rule | sizes
 
 # %% ../nbs/experiment/12_studies.ipynb #629699e9
-deep = dict(depth=11, width=64, hidden=256) # an hour's training for one core, and six megabytes as float16
+# a VGG of seven convolutions, and six megabytes as float16
+deep = dict(plan=[64, 64, 'P', 128, 128, 'P', 256, 256, 'P', 512, 'P'], kernel=3, hidden=256)
 
 def deep_source(
     base:Config # of the study
 )->Config:      # of a run whose twin can be converted
-    "A VGG of eleven layers, trained as conventional networks are."
+    "A VGG of nine layers, trained as conventional networks are."
     check_configs([base])
-    first = in_few_steps(replace(base, model='vgg', options=base.options | deep), 8)
-    sgd = dict(optimizer='sgd', lr=.1, weight_decay=5e-4, batch_size=128, epochs=30, precision='bf16')
-    return replace(first, norm='shared', augment='varied', loss='cross_entropy', smoothing=.1, **sgd)
+    first = in_few_steps(replace(base, model='snnkit.models:plain', options=base.options | deep), 8)
+    sgd = dict(optimizer='sgd', lr=.1, weight_decay=5e-4, batch_size=128, epochs=40, precision='bf16')
+    return replace(first, norm='shared', augment='erased', loss='cross_entropy', smoothing=.1, **sgd)
 
 def photographs(
     base:Config # of the study

@@ -1397,6 +1397,7 @@ calls = dict(
     batches=(lambda **kw: next(iter(batches(**kw))), dict(dataset=small(), batch_size=2)),
     Shuffle=(lambda **kw: list(Shuffle(**kw)), dict(ds=small(), seed=1, epoch=0, skip=0)),
     Augmented=(Augmented, dict(ds=small(), augment=lambda o: o, seed=1)),
+    erased=(D.erased, dict(size=8, padding=1)),
     varied=(D.varied, dict(size=8, padding=1)),
     crop_flip=(crop_flip, dict(size=8, padding=1, flip=True)),
     turned=(turned, dict(x=noise(1), moves=[(0., 0., 0.)])),
