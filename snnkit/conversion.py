@@ -21,8 +21,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .core import check_choice, check_number, need
 from .encoding import Direct, Encoder
 from snnkit.layers import (
-    LIF, QCFS, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d, Poisson,
-    Residual, Subsample, check_module, dense, recast, watch
+    LIF, QCFS, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d,
+    PlainConv2d, Poisson, Residual, Subsample, check_module, dense, recast, watch
 )
 from .models import MeanOverTime, current_of, lenet, load_shipped, twin
 from .measures import on_device
@@ -135,7 +135,7 @@ class Scores(Remembered, Integrator):
     def forward(self, x): return self.unit*super().forward(x)
 
 # %% ../nbs/rivals/13_conversion.ipynb #c0a10012
-in_units = {nn.Conv2d: UnitConv2d, nn.Linear: UnitLinear}
+in_units = {nn.Conv2d: UnitConv2d, PlainConv2d: UnitConv2d, nn.Linear: UnitLinear}
 in_units |= {nn.BatchNorm2d: UnitBatchNorm2d, nn.BatchNorm1d: UnitBatchNorm1d}
 unitless = {nn.AvgPool2d: AvgPool2d, nn.MaxPool2d: Gate, nn.Flatten: Flatten}
 unitless |= dict.fromkeys((nn.Dropout, nn.Dropout2d), Dropout)

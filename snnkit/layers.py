@@ -6,10 +6,10 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/network/layers.html.md
 
 # %% auto #0
 __all__ = ['roads', 'norms', 'flat_norms', 'Road', 'found', 'has', 'mode', 'use', 'open_roads', 'offer', 'dense', 'check_tensor',
-           'OverTime', 'Conv2d', 'Linear', 'AvgPool2d', 'Flatten', 'MaxPool2d', 'Norm', 'BatchNorm2d', 'BatchNorm1d',
-           'Poisson', 'Dropout', 'Neuron', 'LIF', 'unchanged', 'IF', 'Integrator', 'QCFS', 'PLIF', 'check_module',
-           'watch', 'spike_trains', 'ToThreshold', 'ThresholdBatchNorm2d', 'ThresholdBatchNorm1d', 'PerStep',
-           'ForEachStep', 'StepBatchNorm2d', 'StepBatchNorm1d', 'ScaledByStep', 'ScaledBatchNorm2d',
+           'OverTime', 'PlainConv2d', 'Conv2d', 'Linear', 'AvgPool2d', 'Flatten', 'MaxPool2d', 'Norm', 'BatchNorm2d',
+           'BatchNorm1d', 'Poisson', 'Dropout', 'Neuron', 'LIF', 'unchanged', 'IF', 'Integrator', 'QCFS', 'PLIF',
+           'check_module', 'watch', 'spike_trains', 'ToThreshold', 'ThresholdBatchNorm2d', 'ThresholdBatchNorm1d',
+           'PerStep', 'ForEachStep', 'StepBatchNorm2d', 'StepBatchNorm1d', 'ScaledByStep', 'ScaledBatchNorm2d',
            'ScaledBatchNorm1d', 'make_norm', 'merged', 'fold', 'Subsample', 'Residual']
 
 # %% ../nbs/network/04_layers.ipynb #66eccc9e
@@ -139,6 +139,60 @@ def recast(
 def is_constant(x): # is it one step, seen many times, as `direct` gives it?
     return not hasattr(x, 'dense') and len(x)>1 and x.stride(0)==0
 
+# %% ../nbs/network/04_layers.ipynb #5c225063
+def sum_over_time(
+    x:torch.Tensor # shape [T, ...]
+)->torch.Tensor:   # its sum over the steps, as one step, shape [1, ...]
+    "The sum as a product of matrices, which torch does quickest, for halves above all."
+    order = sorted(range(1, x.ndim), key=x.stride, reverse=True) # in which it lies in memory
+    steps = x.permute(0, *order)
+    total = x.new_ones(1, len(x)) @ steps.reshape(len(x), -1)
+    return total.view(1, *steps.shape[1:]).permute(0, *[1+order.index(d) for d in range(1, x.ndim)])
+
+class _Repeated(Function):
+    @staticmethod
+    def forward(ctx, y, T): return y.expand(T, *y.shape[1:])
+
+    @staticmethod
+    def backward(ctx, g): return len(g)*g[:1] if is_constant(g) else sum_over_time(g),None
+
+def repeated(
+    y:torch.Tensor, # one step, shape [1, ...]
+    T:int           # steps
+)->torch.Tensor:    # [T, ...], all steps in the same memory
+    "One step, seen many times."
+    return _Repeated.apply(y, T)
+
+# %% ../nbs/network/04_layers.ipynb #e36b5478
+class _Convolved(Function): # a convolution at every step
+    @staticmethod
+    def forward(ctx, x, weight, bias, *options):
+        ctx.save_for_backward(x, weight)
+        ctx.options,ctx.biases = options,bias if bias is None else [len(bias)]
+        y = F.conv2d(x.flatten(0, 1), weight, bias, *options)
+        return torch.ops.aten._unsafe_view(y, [*x.shape[:2], *y.shape[1:]]) # no view: it may be changed in place
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        (x,weight),(*where,groups) = ctx.saved_tensors,ctx.options
+        T,once,want = len(g),is_constant(g),ctx.needs_input_grad[:3]
+        if once: x,g = sum_over_time(x),g[:1]
+        options = ctx.biases,*where,False,[0, 0],groups,want
+        dx,dw,db = torch.ops.aten.convolution_backward(g.flatten(0, 1), x.flatten(0, 1), weight, *options)
+        if once and db is not None: db = T*db # which has no input
+        if dx is not None: dx = dx.unflatten(0, x.shape[:2]).expand(T, *x.shape[1:])
+        return dx,dw,db,*[None]*4
+
+# %% ../nbs/network/04_layers.ipynb #154f1f07
+def in_precision(
+    *tensors # or None
+)->list:     # the same, in the type in which torch is to compute products
+    "What torch's autocast makes of tensors before it multiplies them."
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind): return tensors
+    return [o if o is None else o.to(torch.get_autocast_dtype(kind)) for o in tensors]
+
 # %% ../nbs/network/04_layers.ipynb #304bb4cd
 class OverTime:
     "Mixin for torch layers without memory: fold time into the batch, call the layer, unfold."
@@ -159,7 +213,7 @@ class OverTime:
 
     def forward(self, x):
         self.check(x)
-        if self.once and is_constant(x): return self.forward(x[:1]).expand(len(x), *[-1]*(x.ndim-1))
+        if self.once and is_constant(x): return repeated(self.forward(x[:1]), len(x))
         y = offer(self, x)
         return self.plain(x) if y is None else y
 
@@ -176,12 +230,22 @@ class OverTime:
         return recast(self, plain)
 
 # %% ../nbs/network/04_layers.ipynb #427998f6
-class Conv2d(OverTime, nn.Conv2d):
-    "`torch.nn.Conv2d` over time; for each call its weights are laid channels last, which CPUs convolve faster."
-    size,once = ('in_channels', 2),True
-
+class PlainConv2d(nn.Conv2d):
+    "`torch.nn.Conv2d`; for each call its weights are laid channels last, which CPUs convolve faster."
     def _conv_forward(self, x, weight, bias):
         return super()._conv_forward(x, weight.contiguous(memory_format=torch.channels_last), bias)
+
+class Conv2d(OverTime, PlainConv2d):
+    "`torch.nn.Conv2d` over time."
+    size,once = ('in_channels', 2),True
+
+    def plain(self, x):
+        usual = self.padding_mode=='zeros' and not isinstance(self.padding, str) # and nobody convolves otherwise:
+        usual = usual and type(self)._conv_forward is PlainConv2d._conv_forward
+        if not usual or not torch.is_grad_enabled(): return super().plain(x)
+        x,weight,bias = in_precision(x, self.weight, self.bias)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        return _Convolved.apply(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 class Linear(OverTime, nn.Linear):
     "`torch.nn.Linear` over time."
@@ -198,11 +262,30 @@ class MaxPool2d(OverTime, nn.MaxPool2d):
         need(not self.return_indices, '`return_indices` of MaxPool2d is True',
              'a layer over time gives spikes and nothing else', 'Leave it out.')
 
+# %% ../nbs/network/04_layers.ipynb #ef845ee3
+class _Alike(Function): # amid a norm whose gradient came alike at every step, it goes on alike
+    @staticmethod
+    def forward(ctx, x, alike):
+        ctx.alike = alike
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        if ctx.alike[-1:]==[True]: g = (sum_over_time(g)/len(g)).expand(g.shape)
+        return g,None
+
 # %% ../nbs/network/04_layers.ipynb #c86f12b0
 class Norm(OverTime):
     "Mixin for norms: what a road asks of them, to let neurons read through them."
     size = 'num_features',2
     per_step = False # has each step statistics of its own?
+
+    def plain(self, x):
+        if self.per_step or not torch.is_grad_enabled() or torch.compiler.is_compiling(): return super().plain(x)
+        alike = []
+        y = super().plain(_Alike.apply(x, alike))
+        if y.requires_grad: y.register_hook(lambda g: alike.append(is_constant(g)))
+        return y
 
     def rows(self):
         "Factor and shift of a normed current, shape [1 or T, C]."
@@ -223,6 +306,7 @@ class Norm(OverTime):
         unbiased = var*n/(n-1)
         for o,new in ((self.running_mean, mean), (self.running_var, unbiased)): o.lerp_(new.view_as(o).to(o), share)
 
+# %% ../nbs/network/04_layers.ipynb #66e6e4b8
 class BatchNorm2d(Norm, nn.BatchNorm2d):
     "`torch.nn.BatchNorm2d` over time: one set of statistics for all steps and images."
 

@@ -8,7 +8,7 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/network/spikebp.html.m
 __all__ = ['by_charge', 'surrogates', 'check_constant', 'check_leak', 'check_neuron', 'check_currents', 'Fire', 'atan', 'sigmoid',
            'fast_sigmoid', 'triangle', 'rectangle', 'fire', 'leak_correction', 'lif_step', 'lif_autograd',
            'lif_forward', 'awake_steps', 'spike_bp_backward', 'surrogate_backward', 'saturated', 'within_range',
-           'rate_backward', 'stop_saturated', 'lif', 'membrane', 'integrate']
+           'of_count', 'rate_backward', 'stop_saturated', 'lif', 'membrane', 'integrate']
 
 # %% ../nbs/network/03_spikebp.ipynb #100c5066
 import math
@@ -285,6 +285,16 @@ def within_range(
     "Is a neuron's charge above 0 and below what it can fire away?"
     return (x.sum(0)>0) & ~saturated(x, threshold)
 
+def of_count(
+    g:torch.Tensor, # gradient of the spikes, shape [T, ...]
+    s:torch.Tensor  # the spikes, shape [T, ...]
+)->torch.Tensor:    # gradient of one spike more, shape [...]
+    "What the spikes that were fired are worth on average, or a step where there are none."
+    if g.stride(0)==0: return g[0] # all alike
+    count = s.sum(0)
+    of_spikes = (g*s).sum(0)/count.clamp(min=1)
+    return torch.where(count>0, of_spikes, g.mean(0))
+
 def rate_backward(
     g:torch.Tensor,      # gradient of the spikes, shape [T, ...]
     s:torch.Tensor,      # the spikes, shape [T, ...]
@@ -292,10 +302,7 @@ def rate_backward(
     threshold:float      # of the neuron
 )->torch.Tensor:         # gradient of the currents, shape [T, ...]
     "The gradient of a spike count, the same at every step."
-    count = s.sum(0)
-    of_spikes = (g*s).sum(0)/count.clamp(min=1)
-    mean = torch.where(count>0, of_spikes, g.mean(0))
-    return (mean*inside/threshold).expand(g.shape)
+    return (of_count(g, s)*inside/threshold).expand(g.shape)
 
 # %% ../nbs/network/03_spikebp.ipynb #6f0a10c8
 class _Stop(Function):

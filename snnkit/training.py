@@ -14,7 +14,7 @@ __all__ = ['columns', 'squared_error', 'cross_entropy', 'Objective', 'as_objecti
 # %% ../nbs/experiment/07_training.ipynb #6b540da0
 import copy, hashlib, io, json, math, os, re, signal, sys, time, threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -116,6 +116,10 @@ class Objective:
         scores = model(x)
         return self.loss(scores.float(), y),scores
 
+    def precision(self, device):
+        "Within this context the products are computed as precisely as in training."
+        return nullcontext()
+
     def __repr__(self): return called(self.loss)
 
 def as_objective(
@@ -180,14 +184,16 @@ class Around(Objective):
         self.of = as_objective(of)
 
     def __call__(self, scores, y): return self.of(scores, y)
+    def precision(self, device): return self.of.precision(device)
 
 # %% ../nbs/experiment/07_training.ipynb #1a7cbf02
 class BFloat16(Around):
     "Another objective, whose products are computed in bfloat16: quicker where the hardware has it."
     def answer(self, model, x, y):
         "The error of `model` for images `x` and labels `y`, and its scores."
-        with torch.autocast(x.device.type, torch.bfloat16): return self.of.answer(model, x, y)
+        with self.precision(x.device): return self.of.answer(model, x, y)
 
+    def precision(self, device): return torch.autocast(device.type, torch.bfloat16)
     def __repr__(self): return f'BFloat16({called(self.of)})'
 
 # %% ../nbs/experiment/07_training.ipynb #375864fb
@@ -958,7 +964,7 @@ def end_epoch(
     loss=squared_error # function of scores and labels
 )->dict:       # the best weights so far, this epoch's included
     "Evaluate on the validation part and add to the history; raises FloatingPointError if the error is no number."
-    v = evaluate(model, data.valid, accelerator=acc, loss=loss)
+    with as_objective(loss).precision(acc.device): v = evaluate(model, data.valid, accelerator=acc, loss=loss)
     check_error(v.loss, 'on the validation part', run)
     train_loss,right = (o/len(data.train) for o in run.totals)
     now = dict(zip(columns, (run.epoch+1, train_loss, right, v.loss, v.accuracy)))

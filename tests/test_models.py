@@ -10,7 +10,7 @@ from snnkit.core import seeded
 from snnkit.encoding import Direct, Encoder, poisson
 from snnkit.layers import dense, use
 from snnkit.layers import (IF, LIF, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d,
-                           Neuron, PLIF, Poisson, Residual, Subsample, norms, watch)
+                           Neuron, PLIF, PlainConv2d, Poisson, Residual, Subsample, norms, watch)
 from snnkit.models import (MeanOverTime, build, calibrate, check_model, efficientnet, find_factor, imported, lee_init,
                            lenet, load_state, makers, models, neuron_rates, plain, resnet, resnet9, resnet11,
                            takes_trains, twin, vgg, vgg9)
@@ -322,7 +322,7 @@ def test_twin_has_the_same_weights(name, norm):
     ann = twin(net)
     assert ann(x).shape==(3, 10) and not has(ann, LIF)
     ours = [m for m in ann.modules() if type(m).__module__=='snnkit.layers']
-    assert all(isinstance(m, (Residual, Subsample)) for m in ours)
+    assert all(isinstance(m, (PlainConv2d, Residual, Subsample)) for m in ours)
     per_step = norm in ('step', 'scaled')                 # those have parameters for every step
     def weights(o): return {n: p for n,p in o.named_parameters() if not (per_step and 'norm' in n)}
     a,b = weights(net),weights(ann)
@@ -589,7 +589,7 @@ def test_layers_used_twice_have_one_counterpart():
     "In one parent and in two"
     conv = Conv2d(3, 3, 1)
     ann = twin(nn.Sequential(Direct(3), conv, LIF(), conv, LIF(), nn.Sequential(conv, LIF())))
-    assert ann[1] is ann[3] is ann[5][0] and type(ann[1]) is nn.Conv2d and ann(images(2)).shape==(2, 3, 32, 32)
+    assert ann[1] is ann[3] is ann[5][0] and type(ann[1]) is PlainConv2d and ann(images(2)).shape==(2, 3, 32, 32)
     tied = nn.Sequential(Direct(3), Linear(4, 4), LIF(), Linear(4, 4), Integrator())
     tied[3].weight = tied[1].weight
     ann = twin(tied)

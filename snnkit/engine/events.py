@@ -22,7 +22,7 @@ from .layout import (
     pool_geometry, reach, shape, weight_map, windows)
 from .neurons import (
     Affine, Neuron, Stairs, _blame, _correction, _dense_back, _dense_scan, _mean_pool, _moments,
-    _quantize, _quantize_back, _run, _scan, _scan_back, _spot, _step, _surrogates, _through_norm)
+    _quantize, _quantize_back, _rate_back, _run, _scan, _scan_back, _spot, _step, _surrogates, _through_norm)
 from .words import Spikes, offsets, word_type
 
 # %% ../../nbs/machine_room/23_events.ipynb #7648feaa

@@ -207,8 +207,13 @@ def _fire(m, cell, s): # spikes of a step, and what is left of the membranes
         s[i] = np.float32(m[i]>threshold)
         m[i] = leak*(m[i] - threshold*s[i] if cell.soft else m[i]*(one-s[i]))
 
+@inner
+def _add(total, x):
+    for i in range(len(x)): total[i] += x[i]
+
+# %% ../../nbs/machine_room/22_neurons.ipynb #4b591fd3
 @kernel
-def _dense_scan(b0, b1, x, norm, cell, spikes, u):
+def _dense_scan(b0, b1, x, norm, cell, spikes, charge, u):
     T,B,N = x.shape
     x,spikes = x.reshape(T*B*N),spikes.reshape(T*B*N)
     for b in range(b0, b1):
@@ -216,9 +221,11 @@ def _dense_scan(b0, b1, x, norm, cell, spikes, u):
             n = min(N-start, u.shape[1])
             m,f = u[0, :n],u[1, :n] # as arrays of their own: in vector instructions
             m[:] = cell.start
+            if charge is not None: charge[b, start:start+n] = 0
             for t in range(T):
                 i = (t*B+b)*N+start
                 _take(x, i, f)
+                if charge is not None: _add(charge[b, start:start+n], f)
                 _charge(m, f, norm, t)
                 _fire(m, cell, f)
                 _give(f, spikes, i)
@@ -278,6 +285,26 @@ def _dense_back(b0, b1, g, x, norm, cell, kind, dx, sums, u, acc):
                 if norm is not None: _take_note(acc, d, u[3+2*t, :n], norm.mean, t)
                 _give(d, dx, i)
                 if t: _leak_back(m, d, cell.leak, cell.soft, u[2+2*t, :n])
+        if norm is not None: _fold(acc, sums[:, :, b])
+
+# %% ../../nbs/machine_room/22_neurons.ipynb #13c22bd4
+@kernel
+def _rate_back(b0, b1, g, charge, T, norm, threshold, d, sums, u, acc): # one step's gradients, which are those of all
+    B,N = charge.shape
+    g,d,none,scale,share = g.reshape(B*N),d.reshape(B*N),np.float32(0),np.float32(1)/threshold,np.float32(1/T)
+    most = threshold*(T if norm is None else 1)
+    for b in range(b0, b1):
+        if norm is not None: acc[:] = 0
+        for start in range(0, N, u.shape[1]):
+            n = min(N-start, u.shape[1])
+            f,m,v,mean = charge[b, start:start+n],u[0, :n],u[1, :n],u[2, :n]
+            for j in range(n): mean[j] = share*f[j]
+            m[:] = 0
+            _charge(m, f if norm is None else mean, norm, 0)
+            _take(g, b*N+start, v)
+            for j in range(n): v[j] *= scale*np.float32(m[j]>none)*np.float32(m[j]<most)
+            if norm is not None: _take_note(acc, v, mean, norm.mean, 0)
+            _give(v, d, b*N+start)
         if norm is not None: _fold(acc, sums[:, :, b])
 
 # %% ../../nbs/machine_room/22_neurons.ipynb #5b8d2e47

@@ -22,7 +22,8 @@ from ..core import need
 from ..encoding import tosses
 from .memory import aligned, fresh, free, kernels, scratch, share
 from snnkit.engine.synapses import (
-    After, Line, Synapse, made_from, mean_pool, quantized, run_pool, run_synapse, scan, surrogate_scan, with_dense_grad
+    After, Line, Synapse, made_from, mean_pool, quantized, rate_scan, run_pool, run_synapse, scan, surrogate_scan,
+    with_dense_grad
 )
 from .trains import (Current, Lazy, Train, as_dense, as_spikes, as_values, chained, lazy, new_words,
                                    to_train, train)
@@ -63,10 +64,9 @@ def _pays(x, weight, owed): # will events take less time than dense arithmetic?
 
 # %% ../../nbs/machine_room/27_roads.ipynb #32a8d548
 def _eventful(x): # may the event-driven kernels work on `x`?
-    if mode()=='torch' or torch.compiler.is_compiling(): return False
+    if mode()=='torch' or torch.compiler.is_compiling() or torch.is_autocast_enabled('cpu'): return False
     if x.device.type!='cpu' or x.dtype!=torch.float32 or x.ndim not in (3, 5) or x.numel()==0: return False
-    if mode()=='numba': return True
-    return mode()=='auto' and has('numba') and not torch.is_autocast_enabled('cpu')
+    return mode()=='numba' or mode()=='auto' and has('numba')
 
 def _short(x): # are these currents in bfloat16 that the kernels can read?
     if isinstance(x, Current) and x.line: x = x.line.of
@@ -213,6 +213,7 @@ def spikes_of(
     options = neuron_options(layer)
     if options is None: return None
     learns = torch.is_grad_enabled() and x.requires_grad
+    if learns and options['grad']=='rate': return _with_rate(x, _cell(options))
     if short: return _with_surrogate(x, _cell(options), options['grad']) if learns and _has_surrogate(options) else None
     if learns and options['grad']=='bounded':
         x = stop_saturated(dense(x), options['threshold'])
@@ -237,6 +238,11 @@ def _line_of(x): # what a norm has made of the currents, if they have one and ne
 
 # %% ../../nbs/machine_room/27_roads.ipynb #705dcb9c
 def _has_surrogate(options): return not options['refractory'] and options['grad'] in kernels()._surrogates
+
+def _with_rate(x, cell):
+    line = _line_of(x)
+    if not line: return rate_scan(dense(x), cell)
+    return None if line.per_step else chained(lambda: rate_scan(line.of, cell, line), x)
 
 def _with_surrogate(x, cell, grad):
     line = _line_of(x)

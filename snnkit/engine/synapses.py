@@ -21,7 +21,8 @@ from torch.autograd.function import once_differentiable
 from ..core import need
 from .memory import fresh, kernels, scratch, share
 from .trains import as_array, as_spikes, as_tensor, as_values, factors, new_words, planes, unplanes
-from ..layers import Norm
+from ..layers import Norm, is_constant
+from ..spikebp import of_count
 
 # %% ../../nbs/machine_room/26_synapses.ipynb #213fada3
 # weights: a gradient of each worker's own, or a packed copy, of more would be felt in training
@@ -441,23 +442,27 @@ def _unrows(a, shape, last): # the inverse
     return unplanes(a.reshape(*shape[:2], -1, shape[2]), shape) if last else as_tensor(a.reshape(shape))
 
 # %% ../../nbs/machine_room/26_synapses.ipynb #cf0b60b4
+def _dense_spikes(x, line, cell, charge=None): # and how the currents lie in memory, and what a norm makes of them
+    last = bool(line) or not x.is_contiguous() # what comes out lies in memory as what came in
+    a = line.x.reshape(*x.shape[:2], -1) if line else _rows(x, last)
+    norm,m = line.tiled() if line else (None, 2**9)
+    s,k = fresh(*a.shape, dtype=a.dtype),kernels()
+    def work(b0, b1, i): k._dense_scan(b0, b1, a, norm, cell, s, charge, scratch(i, 'run', 2*m).reshape(2, m))
+    share(work, a.shape[1])
+    return _unrows(s, x.shape, last),a,last,norm,m
+
 class _Surrogate(Function):
     @staticmethod
     def forward(ctx, x, scale, shift, line, cell, grad):
-        last = bool(line) or not x.is_contiguous() # what comes out lies in memory as what came in
-        k,a = kernels(),line.x.reshape(*x.shape[:2], -1) if line else _rows(x, last)
-        norm,m = line.tiled() if line else (None, 2**9)
-        s = fresh(*a.shape, dtype=a.dtype)
-        def work(b0, b1, i): k._dense_scan(b0, b1, a, norm, cell, s, scratch(i, 'run', 2*m).reshape(2, m))
-        share(work, a.shape[1])
+        s,a,*how = _dense_spikes(x, line, cell)
         ctx.save_for_backward(x)
-        ctx.a = a,k._surrogates.index(grad),cell,last,line,norm,m
-        return _unrows(s, x.shape, last)
+        ctx.a = a,kernels()._surrogates.index(grad),cell,line,*how
+        return s
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        (a,kind,cell,last,line,norm,m),_ = ctx.a,ctx.saved_tensors
+        (a,kind,cell,line,last,norm,m),_ = ctx.a,ctx.saved_tensors
         k,g,dx,(T,B,C) = kernels(),_rows(grad, last),fresh(*a.shape, dtype=a.dtype),grad.shape[:3]
         sums,rows = fresh(2, T, B, C) if line else _none,3+2*T
         def work(b0, b1, i):
@@ -477,6 +482,41 @@ def surrogate_scan(
     "Neurons with a surrogate gradient, forward and backward in one loop each."
     params = (line.scale, line.shift) if line else (None, None)
     return _Surrogate.apply(x, *params, line, cell, grad)
+
+# %% ../../nbs/machine_room/26_synapses.ipynb #f41f0e90
+class _Rated(Function):
+    @staticmethod
+    def forward(ctx, x, scale, shift, line, cell):
+        charge = fresh(x.shape[1], x[0, 0].numel())
+        s,_,*how = _dense_spikes(x, line, cell, charge)
+        ctx.save_for_backward(s)
+        ctx.a = charge,cell,line,*how
+        return s
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (charge,cell,line,last,norm,m),(s,) = ctx.a,ctx.saved_tensors
+        (T,B,C),k = s.shape[:3],kernels()
+        g = _rows(of_count(grad, s)[None].to(s.dtype), last)
+        d,sums = fresh(*g.shape, dtype=g.dtype),fresh(2, 1, B, C) if line else _none
+        def work(b0, b1, i):
+            buffers = scratch(i, 'run', 3*m).reshape(3, m),scratch(i, 'sums', 2*m).reshape(2, 1, m)
+            k._rate_back(b0, b1, g, charge, T, norm, cell.threshold, d, sums, *buffers)
+        share(work, B)
+        one = 1,B,-1,C
+        params = line.back(d.reshape(one), T*sums, charge.reshape(one)/np.float32(T)) if line else (None, None)
+        return _unrows(d, (1, *s.shape[1:]), last).expand(s.shape),*params,None,None
+
+# %% ../../nbs/machine_room/26_synapses.ipynb #7b3eae3a
+def rate_scan(
+    x:torch.Tensor,  # currents, shape [T, B, ...]
+    cell,            # the neurons, without leak
+    line=None        # `Line` that a norm makes of the currents, the same at every step
+)->torch.Tensor:     # spikes, dense
+    "Neurons with the gradient of their rate, forward and backward in one loop each."
+    params = (line.scale, line.shift) if line else (None, None)
+    return _Rated.apply(x, *params, line, cell)
 
 # %% ../../nbs/machine_room/26_synapses.ipynb #ae4a9552
 def _bits(x): # a tensor without gaps as a row of numbers in the order of memory
@@ -530,10 +570,11 @@ class _Meaned(Function):
     @once_differentiable
     def backward(ctx, grad):
         (T,B,C,H,W),K = ctx.a
-        g = np.ascontiguousarray(planes(grad)).reshape(T*B, H//K, W//K, C)
-        dx = fresh(T*B, H, W, C, dtype=g.dtype)
-        share(lambda b0, b1, _: kernels()._mean_pool(b0, b1, dx, g, K, True), T*B)
-        return unplanes(dx, (T, B, C, H, W)),None
+        n = 1 if is_constant(grad) else T
+        g = np.ascontiguousarray(planes(grad[:n])).reshape(n*B, H//K, W//K, C)
+        dx = fresh(n*B, H, W, C, dtype=g.dtype)
+        share(lambda b0, b1, _: kernels()._mean_pool(b0, b1, dx, g, K, True), n*B)
+        return unplanes(dx, (n, B, C, H, W)).expand(T, B, C, H, W),None
 
 def mean_pool(
     x:torch.Tensor, # of floats or bfloat16, [T, B, C, H, W] with C in rows of 16
@@ -613,8 +654,9 @@ class Line(_Standard):
         "What it is made of."
         return self.of,self.scale,self.shift
 
-    def back(self, d, sums):
+    def back(self, d, sums, x=None):
         "Gradients of scale and shift; `d` becomes that of x. `sums` are those of `d`, and of `d` times centred x."
+        if x is None: x = self.x
         s,sx = sums[..., :self.x.shape[3]].sum(2, float)
         off = self.mean-self.middle
         sx = (sx-off*s)*self.inverse # the sum of d times normed x
@@ -623,7 +665,7 @@ class Line(_Standard):
         beta = -self.inverse**2*mx
         alpha = -self.inverse*m - off*beta
         rows = [self.wide(o) for o in (self.a, self.middle, alpha, beta)]
-        share(lambda b0, b1, _: kernels()._through_norm(b0, b1, d, self.x, *rows, self.words), self.x.shape[1])
+        share(lambda b0, b1, _: kernels()._through_norm(b0, b1, d, x, *rows, self.words), x.shape[1])
         def fold(o): return torch.from_numpy(o.sum(0, keepdims=True) if len(self.factor)==1 else o).float()
         return fold(sx),fold(s)
 
@@ -640,9 +682,11 @@ class _Normed(Function):
     @once_differentiable
     def backward(ctx, g):
         line,_ = ctx.line,ctx.saved_tensors
-        d = fresh(*line.x.shape)
+        (T,*shape),x,many = g.shape,as_tensor(line.x).float(),1
+        if is_constant(g) and not line.per_step: x,g,many = x.mean(0, keepdim=True),g[:1],T
+        d = fresh(*x.shape)
         d[:] = planes(g.float())
-        t,centred = torch.from_numpy(d),as_tensor(line.x).float()-torch.from_numpy(line.middle)[:, None, None]
-        total,dx = (o.sum(2, dtype=torch.float64).numpy() for o in (t, centred.mul_(t)))
-        params = line.back(d, np.stack([total, dx]))
-        return unplanes(d, g.shape).to(g.dtype),*params,None
+        t,centred = torch.from_numpy(d),x-torch.from_numpy(line.middle)[:, None, None]
+        total,dx = (many*o.sum(2, dtype=torch.float64).numpy() for o in (t, centred.mul_(t)))
+        params = line.back(d, np.stack([total, dx]), x.numpy())
+        return unplanes(d, g.shape).to(g.dtype).expand(T, *shape),*params,None

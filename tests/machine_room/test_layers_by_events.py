@@ -192,6 +192,47 @@ def test_surrogates_in_bfloat16(norm, reset, last):
     assert 0<s.mean()<1 and (s!=their_s).float().mean()<1e-3 # where rounding decides
     for a,b in zip(ours, theirs): assert (a-b).norm()<.02*b.norm()
 
+@pytest.mark.parametrize('norm', [None, 'shared', 'step'])
+@pytest.mark.parametrize('kind', [torch.float32, torch.bfloat16])
+def test_the_rate_by_the_kernels(norm, kind):
+    "Spikes and gradients as torch gives them; the gradient of the currents is one step for all"
+    if norm=='step' and kind==torch.bfloat16: return # torch computes it
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 9, 7, 32).permute(0, 1, 4, 2, 3)
+    neurons,found = LIF(leak=1, threshold=.5, reset='subtract', grad='rate'),[]
+    g = torch.randn(x.shape[1:]).expand(x.shape)
+    first = randomised(nn.Sequential(make_norm(norm, 32, 4, .5))) if norm else nn.Identity()
+    for other,mode in (kind, 'numba'), (torch.float32, 'torch'):
+        layer = copy.deepcopy(first)
+        current = x.to(kind).to(other).requires_grad_()
+        with use(mode): s = dense(neurons(layer(current)))
+        of_current,*grads = torch.autograd.grad(s, [current, *layer.parameters()], g.to(kind).to(other))
+        assert of_current.stride(0)==0 or norm=='step'
+        found.append([s.detach().float(), of_current.float(), *(o.float() for o in grads)])
+    (s,*ours),(their_s,*theirs) = found
+    assert 0<s.mean()<1 and (s!=their_s).float().mean()<1e-3
+    for a,b in zip(ours, theirs): assert (a-b).norm()<(.02 if kind==torch.bfloat16 else 1e-4)*b.norm()
+
+@pytest.mark.parametrize('options', [dict(), dict(bias=False), dict(groups=2), dict(stride=2, padding=(1, 2))])
+def test_a_gradient_that_is_the_same_at_every_step(options):
+    "A convolution goes back through one step, and gives what it gives for all steps"
+    torch.manual_seed(0)
+    conv,x = Conv2d(4, 6, 3, **options),torch.randn(5, 2, 4, 9, 8, requires_grad=True)
+    with use('torch'): y = conv(x)
+    g = torch.randn(y.shape[1:]).expand(y.shape)
+    one,each = (torch.autograd.grad(y, [x, *conv.parameters()], o, retain_graph=True) for o in (g, g.clone()))
+    assert one[0].stride(0)==0 and each[0].stride(0)>0
+    for a,b in zip(one, each): assert torch.allclose(a, b, atol=1e-4)
+
+def test_a_constant_image_gets_the_sum_of_its_gradients():
+    "Whether these are the same at every step or not"
+    torch.manual_seed(0)
+    conv,x = Conv2d(2, 3, 3),torch.randn(2, 2, 6, 6)
+    for g in torch.randn(5, 2, 3, 4, 4), torch.randn(2, 3, 4, 4).expand(5, -1, -1, -1, -1):
+        with use('torch'): ways = conv(x.expand(5, -1, -1, -1, -1)),conv(torch.stack([x]*5))
+        a,b = (torch.autograd.grad(y, conv.weight, g)[0] for y in ways)
+        assert torch.allclose(a, b, atol=1e-4)
+
 def test_bfloat16_that_the_kernels_do_not_read_is_left_to_torch():
     "Channels in rows of other lengths, rules without a surrogate, and answers that nobody learns from"
     def fires(channels, **options):
