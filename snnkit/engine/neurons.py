@@ -265,26 +265,48 @@ def _again(x, i, step, T, norm, cell, u, n): # a window's currents, and how far 
         for j in range(n): v[j] = m[j]-cell.threshold
         _fire(m, cell, s)
 
+# %% ../../nbs/machine_room/22_neurons.ipynb #32f44530
+@inner
+def _worth(u, T, n, cell, trace, count, out): # of a spike, for each neuron of a window that `_again` has put into u
+    one,none = np.float32(1),np.float32(0)
+    lnl = np.float32(math.log(cell.leak))
+    trace[:] = 0
+    count[:] = 0
+    for t in range(T):
+        v = u[4+2*t, :n]
+        for j in range(n):
+            trace[j] = cell.leak*trace[j] + np.float32(v[j]>none)
+            count[j] += np.float32(v[j]>none)
+    for j in range(n):
+        out[j] = (one + lnl*trace[j]/max(count[j], one))/cell.threshold if cell.scaled else one
+
+@inner
+def _where_fired(v, worth, slope):
+    for j in range(len(v)): slope[j] = worth[j]*np.float32(v[j]>0)
+
 # %% ../../nbs/machine_room/22_neurons.ipynb #23c47f68
 @kernel
 def _dense_back(b0, b1, g, x, norm, cell, kind, dx, sums, u, acc):
     T,B,N = x.shape
     x,g,dx = x.reshape(T*B*N),g.reshape(T*B*N),dx.reshape(T*B*N)
+    kept = np.float32(1) if kind<0 else cell.leak # of a gradient from step to step
     for b in range(b0, b1):
         if norm is not None: acc[:] = 0
         for start in range(0, N, u.shape[1]):
             n = min(N-start, u.shape[1])
             _again(x, b*N+start, B*N, T, norm, cell, u, n)
-            m,d,slope = u[0, :n],u[1, :n],u[2, :n]
+            m,d,slope,worth = u[0, :n],u[1, :n],u[2, :n],u[3+2*T, :n]
+            if kind<0: _worth(u, T, n, cell, m, d, worth)
             m[:] = 0
             for t in range(T-1, -1, -1):
                 i = (t*B+b)*N+start
                 _take(g, i, d)
-                _slopes(kind, u[4+2*t, :n], slope)
+                if kind<0: _where_fired(u[4+2*t, :n], worth, slope)
+                else: _slopes(kind, u[4+2*t, :n], slope)
                 for j in range(n): d[j] = d[j]*slope[j] + m[j]
                 if norm is not None: _take_note(acc, d, u[3+2*t, :n], norm.mean, t)
                 _give(d, dx, i)
-                if t: _leak_back(m, d, cell.leak, cell.soft, u[2+2*t, :n])
+                if t: _leak_back(m, d, kept, cell.soft, u[2+2*t, :n])
         if norm is not None: _fold(acc, sums[:, :, b])
 
 # %% ../../nbs/machine_room/22_neurons.ipynb #13c22bd4

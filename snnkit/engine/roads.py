@@ -214,7 +214,7 @@ def spikes_of(
     if options is None: return None
     learns = torch.is_grad_enabled() and x.requires_grad
     if learns and options['grad']=='rate': return _with_rate(x, _cell(options))
-    if short: return _with_surrogate(x, _cell(options), options['grad']) if learns and _has_surrogate(options) else None
+    if short: return _with_surrogate(x, _cell(options), options['grad']) if _stays_short(options, learns) else None
     if learns and options['grad']=='bounded':
         x = stop_saturated(dense(x), options['threshold'])
         options |= dict(grad='spike_bp')
@@ -238,6 +238,10 @@ def _line_of(x): # what a norm has made of the currents, if they have one and ne
 
 # %% ../../nbs/machine_room/27_roads.ipynb #705dcb9c
 def _has_surrogate(options): return not options['refractory'] and options['grad'] in kernels()._surrogates
+
+def _stays_short(options, learns): # do the kernels know these neurons for currents in bfloat16?
+    of_spikes = options['grad'] in ('spike_bp', 'straight_through')
+    return not options['refractory'] and (not learns or of_spikes or _has_surrogate(options))
 
 def _with_rate(x, cell):
     line = _line_of(x)

@@ -456,7 +456,8 @@ class _Surrogate(Function):
     def forward(ctx, x, scale, shift, line, cell, grad):
         s,a,*how = _dense_spikes(x, line, cell)
         ctx.save_for_backward(x)
-        ctx.a = a,kernels()._surrogates.index(grad),cell,line,*how
+        names = kernels()._surrogates
+        ctx.a = a,names.index(grad) if grad in names else -1,cell,line,*how
         return s
 
     @staticmethod
@@ -464,7 +465,7 @@ class _Surrogate(Function):
     def backward(ctx, grad):
         (a,kind,cell,line,last,norm,m),_ = ctx.a,ctx.saved_tensors
         k,g,dx,(T,B,C) = kernels(),_rows(grad, last),fresh(*a.shape, dtype=a.dtype),grad.shape[:3]
-        sums,rows = fresh(2, T, B, C) if line else _none,3+2*T
+        sums,rows = fresh(2, T, B, C) if line else _none,4+2*T
         def work(b0, b1, i):
             buffers = scratch(i, 'run', rows*m).reshape(rows, m),scratch(i, 'sums', 2*T*m).reshape(2, T, m)
             k._dense_back(b0, b1, g, a, norm, cell, kind, dx, sums, *buffers)
@@ -476,10 +477,10 @@ class _Surrogate(Function):
 def surrogate_scan(
     x:torch.Tensor,  # currents, shape [T, B, ...]
     cell,            # the neurons
-    grad:str,        # name of the surrogate
+    grad:str,        # name of the surrogate, or a rule that gives gradients to spikes alone
     line=None        # `Line` that a norm makes of the currents
 )->torch.Tensor:     # spikes, dense
-    "Neurons with a surrogate gradient, forward and backward in one loop each."
+    "Neurons whose spikes stay dense, forward and backward in one loop each."
     params = (line.scale, line.shift) if line else (None, None)
     return _Surrogate.apply(x, *params, line, cell, grad)
 

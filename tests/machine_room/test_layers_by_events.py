@@ -174,12 +174,13 @@ def test_a_neuron_of_ones_own_amid_events():
 @pytest.mark.parametrize('norm', [None, *norms])
 @pytest.mark.parametrize('reset', ['zero', 'subtract'])
 @pytest.mark.parametrize('last', [False, True])
-def test_surrogates_in_bfloat16(norm, reset, last):
+@pytest.mark.parametrize('grad', ['atan', 'spike_bp', 'straight_through'])
+def test_gradients_in_bfloat16(norm, reset, last, grad):
     "What the kernels make of currents in bfloat16 is what torch makes of the same currents in float32, rounded"
     torch.manual_seed(0)
     x = torch.randn(4, 3, 32, 9, 7)
     if last: x = x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
-    g,neurons,found = torch.randn(x.shape),LIF(leak=.9, threshold=.5, reset=reset, grad='atan'),[]
+    g,neurons,found = torch.randn(x.shape),LIF(leak=.9, threshold=.5, reset=reset, grad=grad),[]
     first = randomised(nn.Sequential(make_norm(norm, 32, 4, .5))) if norm else nn.Identity()
     for kind,mode in (torch.bfloat16, 'numba'), (torch.float32, 'torch'):
         layer = copy.deepcopy(first)
@@ -233,12 +234,13 @@ def test_a_constant_image_gets_the_sum_of_its_gradients():
         a,b = (torch.autograd.grad(y, conv.weight, g)[0] for y in ways)
         assert torch.allclose(a, b, atol=1e-4)
 
-def test_bfloat16_that_the_kernels_do_not_read_is_left_to_torch():
-    "Channels in rows of other lengths, rules without a surrogate, and answers that nobody learns from"
+def test_bfloat16_of_every_kind_of_neuron():
+    "Channels in rows of other lengths go to torch, as do rules that the kernels lack; nobody need learn from it"
     def fires(channels, **options):
         x = torch.randn(3, 2, channels, 4, 4, generator=seeded(0)).bfloat16().requires_grad_()
         with use('numba'): return dense(LIF(**options)(BatchNorm2d(channels)(x)))
-    for s in fires(5, grad='atan'), fires(16), fires(16, grad='straight_through'):
+    kinds = dict(grad='atan'),dict(grad='bounded'),dict(refractory=1),dict(grad='straight_through')
+    for s in fires(5, grad='atan'), *(fires(16, **o) for o in kinds):
         assert s.dtype==torch.bfloat16 and 0<s.mean()<1
     with torch.no_grad(): assert 0<fires(16, grad='atan').mean()<1
 
