@@ -326,7 +326,7 @@ def photographs(
 )->dict:        # name: configuration
     "A deep network made spiking, and trained on in few steps."
     made = replace(deep_source(base), convert='qcfs', levels=4, wait=.25)
-    on = {f'trained on, T = {T}': _on(made, T, tune_lr=.005, distill=.5) for T in (4, 2)}
+    on = {f'trained on, T = {T}': _on(made, T, tune_lr=.005, distill=.5, grad='rate') for T in (4, 2)}
     return {'converted': made} | on
 
 # %% ../nbs/experiment/12_studies.ipynb #a9fd7cd2
