@@ -161,7 +161,7 @@ def repeated(
     T:int           # steps
 )->torch.Tensor:    # [T, ...], all steps in the same memory
     "One step, seen many times."
-    return _Repeated.apply(y, T)
+    return _Repeated.apply(dense(y), T)
 
 # %% ../nbs/network/04_layers.ipynb #e36b5478
 class _Convolved(Function): # a convolution at every step
@@ -243,7 +243,7 @@ class Conv2d(OverTime, PlainConv2d):
         usual = self.padding_mode=='zeros' and not isinstance(self.padding, str) # and nobody convolves otherwise:
         usual = usual and type(self)._conv_forward is PlainConv2d._conv_forward
         if not usual or not torch.is_grad_enabled(): return super().plain(x)
-        x,weight,bias = in_precision(x, self.weight, self.bias)
+        x,weight,bias = in_precision(dense(x), self.weight, self.bias)
         weight = weight.contiguous(memory_format=torch.channels_last)
         return _Convolved.apply(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
@@ -283,7 +283,7 @@ class Norm(OverTime):
     def plain(self, x):
         if self.per_step or not torch.is_grad_enabled() or torch.compiler.is_compiling(): return super().plain(x)
         alike = []
-        y = super().plain(_Alike.apply(x, alike))
+        y = super().plain(_Alike.apply(dense(x), alike))
         if y.requires_grad: y.register_hook(lambda g: alike.append(is_constant(g)))
         return y
 

@@ -225,6 +225,21 @@ def test_a_gradient_that_is_the_same_at_every_step(options):
     assert one[0].stride(0)==0 and each[0].stride(0)>0
     for a,b in zip(one, each): assert torch.allclose(a, b, atol=1e-4)
 
+dense_layers = Conv2d(20, 16, 3),BatchNorm2d(20),nn.Sequential(Conv2d(20, 16, 3), BatchNorm2d(16))
+
+@pytest.mark.parametrize('layer', dense_layers)
+def test_torch_computes_for_a_sparse_train(layer):
+    "What events would not pay for: the gradient finds its way to the train"
+    s = (images(6, 2, 20, 9, 9)<.9).float()
+    found = []
+    for mode in ('auto', 'torch'):
+        x = s.clone().requires_grad_()
+        with use(mode): y = dense(layer(to_train(x) if mode=='auto' else x))
+        found.append([y.detach(), *torch.autograd.grad((y*y).sum(), [x, *layer.parameters()])])
+    for a,b in zip(*found):
+        keep = s>0 if a.shape==s.shape else torch.ones_like(a) # a train's gradient is that of its spikes
+        assert torch.allclose(a*keep, b*keep, rtol=1e-3, atol=1e-3)
+
 def test_a_constant_image_gets_the_sum_of_its_gradients():
     "Whether these are the same at every step or not"
     torch.manual_seed(0)
