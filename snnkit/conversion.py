@@ -68,13 +68,13 @@ class InUnits(Remembered):
 # %% ../nbs/rivals/13_conversion.ipynb #c0a10008
 class UnitConv2d(InUnits, Conv2d): "`Conv2d` of spikes that stand for `unit`."
 class UnitLinear(InUnits, Linear): "`Linear` of spikes that stand for `unit`."
-class UnitBatchNorm2d(InUnits, BatchNorm2d):
-    "`BatchNorm2d` of currents in units of `unit`."
+
+class NormInUnits(InUnits):
+    "Mixin for norms: `eps` is in the unit too."
     kept = 'unit','eps'
 
-class UnitBatchNorm1d(InUnits, BatchNorm1d):
-    "`BatchNorm1d` of currents in units of `unit`."
-    kept = 'unit','eps'
+class UnitBatchNorm2d(NormInUnits, BatchNorm2d): "`BatchNorm2d` of currents in units of `unit`."
+class UnitBatchNorm1d(NormInUnits, BatchNorm1d): "`BatchNorm1d` of currents in units of `unit`."
 
 # %% ../nbs/rivals/13_conversion.ipynb #c0a1000b
 class RateNeuron(Remembered, LIF):

@@ -33,7 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from . import encoding
 from .core import check_choice, check_number, check_steps, check_whole, need
 from .encoding import Encoder
-from .spikebp import by_charge, check_leak, check_neuron, integrate, lif, lif_step, surrogates
+from .spikebp import by_charge, check_leak, check_neuron, integrate, is_constant, lif, lif_step, surrogates
 
 # %% ../nbs/network/04_layers.ipynb #88ca5ff6
 class Road(NamedTuple):
@@ -134,10 +134,6 @@ def recast(
     vars(new).update(lists)
     new.__class__ = kind
     return new
-
-# %% ../nbs/network/04_layers.ipynb #0b1ec831
-def is_constant(x): # is it one step, seen many times, as `direct` gives it?
-    return not hasattr(x, 'dense') and len(x)>1 and x.stride(0)==0
 
 # %% ../nbs/network/04_layers.ipynb #5c225063
 def sum_over_time(
@@ -240,9 +236,9 @@ class Conv2d(OverTime, PlainConv2d):
     size,once = ('in_channels', 2),True
 
     def plain(self, x):
-        usual = self.padding_mode=='zeros' and not isinstance(self.padding, str) # and nobody convolves otherwise:
-        usual = usual and type(self)._conv_forward is PlainConv2d._conv_forward
-        if not usual or not torch.is_grad_enabled(): return super().plain(x)
+        padded = self.padding_mode!='zeros' or isinstance(self.padding, str)
+        own = type(self)._conv_forward is not PlainConv2d._conv_forward # somebody convolves in another way
+        if padded or own or not torch.is_grad_enabled(): return super().plain(x)
         x,weight,bias = in_precision(dense(x), self.weight, self.bias)
         weight = weight.contiguous(memory_format=torch.channels_last)
         return _Convolved.apply(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)

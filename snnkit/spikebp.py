@@ -270,6 +270,10 @@ def surrogate_backward(
         if t and reset=='zero': M *= 1-s[t-1]
     return dx*awake if refractory else dx
 
+# %% ../nbs/network/03_spikebp.ipynb #30b54c95
+def is_constant(x): # is it one step, seen many times, as `direct` gives it?
+    return not hasattr(x, 'dense') and len(x)>1 and x.stride(0)==0
+
 # %% ../nbs/network/03_spikebp.ipynb #6f0a10c1
 def saturated(
     x:torch.Tensor, # input currents, shape [T, ...]
@@ -290,7 +294,7 @@ def of_count(
     s:torch.Tensor  # the spikes, shape [T, ...]
 )->torch.Tensor:    # gradient of one spike more, shape [...]
     "What the spikes that were fired are worth on average, or a step where there are none."
-    if g.stride(0)==0: return g[0] # all alike
+    if is_constant(g): return g[0]
     count = s.sum(0)
     of_spikes = (g*s).sum(0)/count.clamp(min=1)
     return torch.where(count>0, of_spikes, g.mean(0))

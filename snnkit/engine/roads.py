@@ -22,8 +22,7 @@ from ..core import need
 from ..encoding import tosses
 from .memory import aligned, fresh, free, kernels, scratch, share
 from snnkit.engine.synapses import (
-    After, Line, Synapse, made_from, mean_pool, quantized, rate_scan, run_pool, run_synapse, scan, surrogate_scan,
-    with_dense_grad
+    After, Line, Synapse, made_from, mean_pool, quantized, run_pool, run_synapse, scan, surrogate_scan, with_dense_grad
 )
 from .trains import (Current, Lazy, Train, as_dense, as_spikes, as_values, chained, lazy, new_words,
                                    to_train, train)
@@ -213,7 +212,6 @@ def spikes_of(
     options = neuron_options(layer)
     if options is None: return None
     learns = torch.is_grad_enabled() and x.requires_grad
-    if learns and options['grad']=='rate': return _with_rate(x, _cell(options))
     if short: return _with_surrogate(x, _cell(options), options['grad']) if _stays_short(options, learns) else None
     if learns and options['grad']=='bounded':
         x = stop_saturated(dense(x), options['threshold'])
@@ -237,20 +235,16 @@ def _line_of(x): # what a norm has made of the currents, if they have one and ne
     return line
 
 # %% ../../nbs/machine_room/27_roads.ipynb #705dcb9c
-def _has_surrogate(options): return not options['refractory'] and options['grad'] in kernels()._surrogates
+def _has_surrogate(options): return not options['refractory'] and options['grad'] in (*kernels()._surrogates, 'rate')
 
 def _stays_short(options, learns): # do the kernels know these neurons for currents in bfloat16?
     of_spikes = options['grad'] in ('spike_bp', 'straight_through')
     return not options['refractory'] and (not learns or of_spikes or _has_surrogate(options))
 
-def _with_rate(x, cell):
-    line = _line_of(x)
-    if not line: return rate_scan(dense(x), cell)
-    return None if line.per_step else chained(lambda: rate_scan(line.of, cell, line), x)
-
 def _with_surrogate(x, cell, grad):
     line = _line_of(x)
     if not line: return surrogate_scan(dense(x), cell, grad)
+    if grad=='rate' and line.per_step: return None # it asks for a line that is the same at every step
     return chained(lambda: surrogate_scan(line.of, cell, grad, line), x)
 
 def _behind_synapse(x, cell): # both as one kernel, when somebody asks

@@ -21,8 +21,8 @@ from torch.autograd.function import once_differentiable
 from ..core import need
 from .memory import fresh, kernels, scratch, share
 from .trains import as_array, as_spikes, as_tensor, as_values, factors, new_words, planes, unplanes
-from ..layers import Norm, is_constant
-from ..spikebp import of_count
+from ..layers import Norm
+from ..spikebp import is_constant, of_count
 
 # %% ../../nbs/machine_room/26_synapses.ipynb #213fada3
 # weights: a gradient of each worker's own, or a packed copy, of more would be felt in training
@@ -473,22 +473,11 @@ class _Surrogate(Function):
         params = line.back(dx.reshape(line.x.shape), sums) if line else (None, None)
         return _unrows(dx, grad.shape, last),*params,*[None]*3
 
-# %% ../../nbs/machine_room/26_synapses.ipynb #cf0986b3
-def surrogate_scan(
-    x:torch.Tensor,  # currents, shape [T, B, ...]
-    cell,            # the neurons
-    grad:str,        # name of the surrogate, or a rule that gives gradients to spikes alone
-    line=None        # `Line` that a norm makes of the currents
-)->torch.Tensor:     # spikes, dense
-    "Neurons whose spikes stay dense, forward and backward in one loop each."
-    params = (line.scale, line.shift) if line else (None, None)
-    return _Surrogate.apply(x, *params, line, cell, grad)
-
 # %% ../../nbs/machine_room/26_synapses.ipynb #f41f0e90
 class _Rated(Function):
     @staticmethod
     def forward(ctx, x, scale, shift, line, cell):
-        charge = fresh(x.shape[1], x[0, 0].numel())
+        charge = fresh(x.shape[1], x[0, 0].numel()) if ctx.needs_input_grad[0] else None
         s,_,*how = _dense_spikes(x, line, cell, charge)
         ctx.save_for_backward(s)
         ctx.a = charge,cell,line,*how
@@ -509,15 +498,17 @@ class _Rated(Function):
         params = line.back(d.reshape(one), T*sums, charge.reshape(one)/np.float32(T)) if line else (None, None)
         return _unrows(d, (1, *s.shape[1:]), last).expand(s.shape),*params,None,None
 
-# %% ../../nbs/machine_room/26_synapses.ipynb #7b3eae3a
-def rate_scan(
+# %% ../../nbs/machine_room/26_synapses.ipynb #cf0986b3
+def surrogate_scan(
     x:torch.Tensor,  # currents, shape [T, B, ...]
-    cell,            # the neurons, without leak
-    line=None        # `Line` that a norm makes of the currents, the same at every step
+    cell,            # the neurons
+    grad:str,        # name of the surrogate, 'rate', or a rule that gives gradients to spikes alone
+    line=None        # `Line` that a norm makes of the currents
 )->torch.Tensor:     # spikes, dense
-    "Neurons with the gradient of their rate, forward and backward in one loop each."
+    "Neurons whose spikes stay dense, forward and backward in one loop each."
     params = (line.scale, line.shift) if line else (None, None)
-    return _Rated.apply(x, *params, line, cell)
+    if grad=='rate': return _Rated.apply(x, *params, line, cell)
+    return _Surrogate.apply(x, *params, line, cell, grad)
 
 # %% ../../nbs/machine_room/26_synapses.ipynb #ae4a9552
 def _bits(x): # a tensor without gaps as a row of numbers in the order of memory
