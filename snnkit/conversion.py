@@ -16,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .core import check_choice, check_number, need
 from .encoding import Direct, Encoder
+from .spikebp import is_constant
 from snnkit.layers import (
     LIF, QCFS, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d,
     PlainConv2d, Poisson, Residual, Subsample, check_module, dense, recast, watch
@@ -95,14 +97,34 @@ class RateNeuron(Remembered, LIF):
         return nn.ReLU() if self.levels is None else QCFS(self.levels, self.scale)
 
 # %% ../nbs/rivals/13_conversion.ipynb #c0a1000d
+class _Growth(torch.autograd.Function): # of the largest sum so far in each window
+    @staticmethod
+    def forward(ctx, x, options):
+        so_far = x.cumsum(0, dtype=torch.promote_types(x.dtype, torch.float32))
+        largest,at = F.max_pool2d(so_far.flatten(0, 1), *options, return_indices=True)
+        largest = largest.unflatten(0, x.shape[:2])
+        ctx.save_for_backward(at.view(largest.shape))
+        ctx.size = x.shape[-2:]
+        return largest.diff(dim=0, prepend=torch.zeros_like(largest[:1])).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        at,alike = ctx.saved_tensors[0],is_constant(g)
+        of_sum = -g.diff(dim=0, append=torch.zeros_like(g[:1])) # what grew by now will not grow later
+        if alike: at,of_sum = at[-1:],of_sum[-1:]
+        out = g.new_zeros(*of_sum.shape[:3], math.prod(ctx.size))
+        out.scatter_add_(3, at.flatten(3), of_sum.flatten(3))
+        out = out.unflatten(3, ctx.size)
+        return out.expand(len(g), *out.shape[1:]) if alike else out.flip(0).cumsum(0).flip(0),None
+
+# %% ../nbs/rivals/13_conversion.ipynb #1962cdbc
 class Gate(MaxPool2d):
-    "A max pool of rates: in each window the spikes of the input that has fired most often so far."
+    "A max pool of sums: in each window, what the largest sum so far has grown by, of spikes or of currents."
+    once = True
     def plain(self, x):
-        so_far = dense(x).cumsum(0).flatten(0, 1)
         options = self.kernel_size,self.stride,self.padding,self.dilation,self.ceil_mode
-        _,at = F.max_pool2d(so_far, *options, return_indices=True)
-        y = dense(x).flatten(0, 1).flatten(2).gather(2, at.flatten(2))
-        return y.view_as(at).unflatten(0, x.shape[:2])
+        return _Growth.apply(dense(x), options)
 
 # %% ../nbs/rivals/13_conversion.ipynb #c0a10033
 class Rescale(Remembered, nn.Module):

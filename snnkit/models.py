@@ -59,7 +59,8 @@ def lee_init(
     model:nn.Module,                # its convolutions and linear layers are drawn anew, in place
     kappa:float=2.,                 # 2 for plain networks, 1 for residual ones
     generator:torch.Generator=None, # source of the draws; torch's own if None
-    readout:float=1.                # factor of the last layer's weights, by which the first scores are smaller
+    readout:float=1.,               # factor of the last layer's weights, by which the first scores are smaller
+    identity:bool=False             # do convolutions hand on the channels that come in, as far as theirs go?
 )->nn.Module:                       # `model`
     "Draw weights from N(0, kappa/fan-in), set biases to 0 (Lee et al. 2020); raises ValueError for other kappas."
     check_module('model', model)
@@ -70,6 +71,7 @@ def lee_init(
         draws = torch.empty_like(m.weight, memory_format=order)
         m.weight.copy_(draws.normal_(0, math.sqrt(kappa/m.weight[0].numel()), generator=generator))
         if m.bias is not None: m.bias.zero_()
+        if identity and m.weight.ndim==4 and m.groups==1: nn.init.dirac_(m.weight[:m.in_channels])
     shrink_readout(model, readout)
     return model
 
@@ -150,9 +152,10 @@ class Parts:
         self.pool_neurons,self.norm_head = pool_neurons,norm_head
         self.narrow_neurons,self.depthwise = narrow_neurons,depthwise
 
-    def conv(self, n, c, o, kernel, stride=1, groups=1):
-        "Convolution `n` from `c` to `o` channels, and its norm."
-        return {f'conv{n}': Conv2d(c, o, kernel, stride, kernel//2, groups=groups, bias=False)} | self.between(n, o)
+    def conv(self, n, c, o, kernel, stride=1, groups=1, pool={}):
+        "Convolution `n` from `c` to `o` channels, a pool of its currents if there is any, and its norm."
+        synapse = {f'conv{n}': Conv2d(c, o, kernel, stride, kernel//2, groups=groups, bias=False)}
+        return synapse | pool | self.between(n, o)
 
     def between(self, n, features, flat=False):
         "The norm behind synapse `n`, if there is any; `flat` for a linear layer."
@@ -222,6 +225,34 @@ def begin(
     encoder = first_layer(encoder, num_steps, max_rate)
     return Parts(getattr(encoder, 'num_steps', num_steps), **options),OrderedDict(encoder=encoder)
 
+# %% ../nbs/network/05_models.ipynb #5b7a1c24
+def in_turn(
+    plan:tuple,      # channels of the convolutions in turn, and 'P' for a pool
+    early_pools:bool # do pools take the currents of a convolution?
+)->list:             # of each: channels or 'P', and does a pool take its currents?
+    "What is to be built, in turn; raises ValueError for an early pool that stands behind no convolution."
+    plan = list(plan)
+    if not early_pools: return [(o, False) for o in plan]
+    lonely = any(a==b=='P' for a,b in zip(['P', *plan], plan))
+    need(not lonely, f'`plan` is {plan}', 'an early pool takes the currents of a convolution',
+         "Put each 'P' behind a number.")
+    return [(o, behind=='P') for o,behind in zip(plan, [*plan[1:], None]) if o!='P']
+
+@patch
+def stack_of(self:Parts, plan, kernel, ch, early_pools):
+    "The layers of `plan` for an input of `ch` channels, how many convolutions they are, and the last one's channels."
+    layers,n,k = {},0,0
+    for o,pooled in in_turn(plan, early_pools):
+        k += pooled or o=='P'
+        if o=='P': layers |= self.pool(k)
+        else:
+            check_sizes(**{'channels in `plan`': o})
+            n += 1
+            pool = self.pool(k, of_spikes=False) if pooled else {}
+            layers |= self.conv(n, ch, o, kernel, pool=pool) | self.fire(n)
+            ch = o
+    return layers,n,ch
+
 # %% ../nbs/network/05_models.ipynb #2da6769e
 def plain(
     plan:tuple,             # channels of the convolutions in turn, and 'P' for a pool and its neuron
@@ -237,22 +268,18 @@ def plain(
     readout:float=None,     # see `first_sizes`
     norm:str=None,          # see `Parts`
     dropout:float=0.,       # see `Parts`
+    early_pools:bool=False, # do pools take currents, ahead of the norm and the neurons?
+    identity:bool=False,    # see `lee_init`
     **neuron                # as `Parts` has them, such as `pool_neurons`; else options of the neurons
 )->nn.Sequential:           # images [B, C, H, W] -> scores [B, K]
     "A plain spiking network after `plan` (Lee et al. 2020), weights drawn; raises ValueError for impossible sizes."
     check_sizes(kernel=kernel, hidden=hidden, num_classes=num_classes, in_channels=in_channels)
-    pools,n,ch = list(plan).count('P'),0,in_channels
+    pools = list(plan).count('P')
     check_whole('image_size', image_size, 1<<pools, f'{pools} pools halve it {pools} times.')
     part,layers = begin(encoder, num_steps, max_rate, norm=norm, dropout=dropout, **neuron)
-    for i,o in enumerate(plan):
-        if o=='P': layers |= part.pool(i+1-n)
-        else:
-            check_sizes(**{'channels in `plan`': o})
-            n += 1
-            layers |= part.conv(n, ch, o, kernel) | part.fire(n)
-            ch = o
-    layers |= part.head(n+1, ch*(image_size>>pools)**2, hidden, num_classes)
-    return lee_init(nn.Sequential(layers), **first_sizes(kappa, readout, norm, 2.))
+    found,n,ch = part.stack_of(plan, kernel, in_channels, early_pools)
+    layers |= found | part.head(n+1, ch*(image_size>>pools)**2, hidden, num_classes)
+    return lee_init(nn.Sequential(layers), identity=identity, **first_sizes(kappa, readout, norm, 2.))
 
 # %% ../nbs/network/05_models.ipynb #329ec209
 def lenet(

@@ -9,7 +9,7 @@ from snnkit.core import seeded
 from snnkit.encoding import Direct
 from snnkit.layers import LIF, QCFS, Residual, dense, fold, spike_trains, use
 from snnkit.measures import accuracy_by_steps
-from snnkit.models import efficientnet, lenet, resnet9, resnet11, twin, vgg
+from snnkit.models import efficientnet, lenet, plain, resnet9, resnet11, twin, vgg
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
 
@@ -137,12 +137,36 @@ def test_every_family_can_be_followed(make):
     ann,x = settled(twin(make())),images()
     assert error(convert(ann, x, 256, percentile=100), ann, x)<.2
 
+def largest_so_far(x, **options):
+    "What a gate says, in torch's own operations"
+    largest = nn.functional.max_pool2d(x.cumsum(0).flatten(0, 1), **options).unflatten(0, x.shape[:2])
+    return largest.diff(dim=0, prepend=torch.zeros_like(largest[:1]))
+
 def test_the_gate_lets_the_busiest_through():
     x = (torch.rand(400, 2, 3, 6, 6, generator=seeded(0))<torch.rand(2, 3, 6, 6, generator=seeded(1))).float()
-    rates = nn.functional.max_pool2d(x.mean(0), 2)
-    assert (Gate(2)(x).mean(0)-rates).abs().max()<.05
+    assert Gate(2)(x).sum(0).equal(nn.functional.max_pool2d(x.sum(0), 2))
+    assert Gate(2)(x).unique().tolist()==[0, 1]
     for options in (dict(kernel_size=3, stride=1, padding=1), dict(kernel_size=2, ceil_mode=True)):
-        assert Gate(**options)(x).shape==(400, *nn.MaxPool2d(**options)(x[0]).shape)
+        assert Gate(**options)(x).equal(largest_so_far(x, **options))
+
+@pytest.mark.parametrize('options', [dict(kernel_size=2), dict(kernel_size=3, stride=1, padding=1)])
+@pytest.mark.parametrize('alike', [False, True])
+def test_the_gate_hands_back_what_autograd_would(options, alike):
+    x = torch.randn(5, 2, 3, 7, 6, generator=seeded(0), dtype=torch.float64, requires_grad=True)
+    y = largest_so_far(x, **options)
+    g = torch.randn(y.shape, generator=seeded(1), dtype=y.dtype)
+    if alike: g = g[:1].expand_as(g)
+    (expected,),(given,) = (torch.autograd.grad(o, x, g) for o in (y, Gate(**options)(x)))
+    assert torch.allclose(given, expected)
+    assert (given.stride(0)==0)==alike
+
+def test_early_pools_are_followed_exactly():
+    "Pools of currents ahead of the neurons: the largest mean current, whichever step it came in"
+    shape = dict(norm='shared', in_channels=2, image_size=8, num_classes=5)
+    options = dict(early_pools=True, num_steps=4, **shape)
+    for max_pools in (False, True):
+        ann,x = settled(twin(plain((6, 'P', 8, 'P'), 3, 20, max_pools=max_pools, **options))),images()
+        assert error(convert(ann, x, 256, percentile=100), ann, x)<.1
 
 @pytest.mark.parametrize('unit', [.1, 8.])
 @pytest.mark.parametrize('training', [False, True])
