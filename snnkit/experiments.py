@@ -127,6 +127,17 @@ def unscaled(
     spiking = resolve_name('snnkit.conversion:with_scales')
     return spiking(ann, None, encoder_of(config), grad=config.grad, wait=config.wait)
 
+# %% ../nbs/experiment/11_experiments.ipynb #761706aa
+def activation_of(
+    config:Config, # of a conventional network
+    data:Data      # that it learns
+)->Callable:       # gives an activation; None for the usual ReLU
+    "Its activation: with levels from the start, or where less is cut off when these come late."
+    if not config.levels: return None
+    batches = -(-len(data.train)//config.batch_size)
+    after = int(config.late*config.epochs*batches)
+    return partial(QCFS, config.levels, cut=.02 if after else .2, after=after)
+
 # %% ../nbs/experiment/11_experiments.ipynb #8c07b5d2
 def network(
     config:Config, # of a run
@@ -147,8 +158,7 @@ def network(
         raise ValueError(f'`options` is {config.options}: {e}. {mend}') from e
     found = f'`model` is {config.model!r}, which gives a {type(net).__name__}'
     need(isinstance(net, torch.nn.Module), found, 'it must give a module', 'Return the network.')
-    steps = partial(QCFS, config.levels) if config.levels else None
-    if config.ann: return twin(net, readout=1. if config.readout else .1, activation=steps)
+    if config.ann: return twin(net, readout=1. if config.readout else .1, activation=activation_of(config, data))
     if config.calibrate and not own_rule(net): calibrate(net, first_batch(data.train, 64)[0], fresh=True)
     return net
 
@@ -291,9 +301,10 @@ def optimizer_of(
 )->Callable:      # called with parameters and `lr`
     "Adam, AdamW where weights decay, or stochastic gradient descent."
     if config.optimizer=='adam' and not config.weight_decay: return partial(torch.optim.Adam, fused=True)
-    decay = dict(fused=True, weight_decay=config.weight_decay)
-    if config.optimizer=='adam': return partial(torch.optim.AdamW, **decay)
-    return partial(torch.optim.SGD, momentum=.9, nesterov=True, **decay)
+    decay = config.weight_decay
+    if config.optimizer=='adam': return partial(torch.optim.AdamW, fused=True, weight_decay=decay)
+    fused = not config.late # of torch's fused SGD all weights must have a gradient from the first step
+    return partial(torch.optim.SGD, momentum=.9, nesterov=True, fused=fused, weight_decay=decay)
 
 # %% ../nbs/experiment/11_experiments.ipynb #0b1ec713
 def learn(

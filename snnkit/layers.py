@@ -504,14 +504,17 @@ class QCFS(nn.Module):
     def __init__(self,
         levels:int=4,     # steps, at least 1; Bu et al. use 4 and 8
         scale:float=None, # the highest output, > 0; from the first batch if None
-        cut:float=.2      # share of the first batch's positive inputs above it
+        cut:float=.2,     # share of the first batch's positive inputs above it
+        after:int=0       # batches of training that are answered as by a ReLU, before that first one
     ):
         super().__init__()
         self.levels = check_whole('levels', levels, 1, 'Usual are 4 and 8.')
+        self.after = check_whole('after', after, 0, 'Usual is 0.')
         self.cut = check_number('cut', cut, '[0, 1)', 'Usual is 0.2.')
         if scale is not None: scale = check_number('scale', scale, '(0, inf)', 'It is the highest output.')
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale or 1.)))
         self.register_buffer('begun', torch.tensor(scale is not None))
+        if self.after: self.register_buffer('seen', torch.tensor(0))
 
     @property
     def scale(self):
@@ -519,15 +522,23 @@ class QCFS(nn.Module):
         return self.log_scale.exp()
 
     def forward(self, z):
-        if not self.begun:
-            if not self.training: return z.relu() # nothing is known yet of its size
-            self.begin(z.detach())
+        if not self.begun and not self.begins(z): return z.relu() # nothing is known yet of its size
         y = offer(self, z)
         return _Steps.apply(z, self.scale, self.levels) if y is None else y
 
     def extra_repr(self): return f'levels={self.levels}, scale={self.scale.item():.3g}'
 
 # %% ../nbs/network/04_layers.ipynb #0b1ec907
+@patch
+def begins(self:QCFS, z):
+    "Take the scale from a batch of training, if enough have gone by; is it there now?"
+    if not self.training: return False
+    if self.after:
+        self.seen += 1
+        if self.seen<=self.after: return False
+    self.begin(z.detach())
+    return True
+
 @patch
 @torch.no_grad()
 def begin(self:QCFS, z):

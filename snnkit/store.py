@@ -64,6 +64,7 @@ class Recipe(Settled):
 class Converted(Recipe):
     "The part of a `Config` that makes a trained twin spiking; its fields are given by name."
     levels:int=later(None)          # of the activation of a conventional network, see `QCFS`; None: a ReLU
+    late:float=later(0.)            # share of that network's training before its activation has levels
     convert:str=later(None)         # rule by which the trained twin becomes spiking, see `conversions`; None: none
     tune:int=later(0)               # epochs that a converted network learns with its spikes
     tune_lr:float=later(1e-4)       # and its learning rate at their start
@@ -127,6 +128,7 @@ def tidied(
     if c.readout is not None: out['readout'] = check_number('readout', c.readout, '(0, inf)', 'Usual are 1 and 0.1.')
     if c.kappa is not None: out['kappa'] = check_number('kappa', c.kappa, '(0, inf)', 'Lee et al. use 2.')
     if c.levels is not None: out['levels'] = check_whole('levels', c.levels, 1, 'Usual are 4 and 8.')
+    out['late'] = check_number('late', c.late, '[0, 1)', 'Usual are 0 and 0.6.')
     if c.part is not None: out['part'] = check_whole('part', c.part, 1, 'None takes all images.')
     if c.fold is not None: out['fold'] = check_whole('fold', c.fold, 0, 'Folds count from 0.', out['folds']-1)
     ok = isinstance(c.data, (str, os.PathLike))
@@ -195,6 +197,7 @@ def check_converted(
          'Leave one out.')
     need(c.levels is None or c.ann or c.convert, f'`levels` is {c.levels}, with neither `ann` nor `convert`',
          'only a conventional network has such an activation', "Take convert='qcfs'.")
+    need(c.levels or not c.late, f'`late` is {c.late} and `levels` None', 'a ReLU never has levels', 'Choose `levels`.')
     need(c.convert!='qcfs' or c.levels, "`convert` is 'qcfs' and `levels` None", 'the rule takes what a QCFS learned',
          'Usual are 4 and 8.')
     need(c.convert or not c.tune, f'`tune` is {c.tune} and `convert` None', 'only a converted network is tuned',

@@ -9,7 +9,7 @@ __all__ = ['columns', 'squared_error', 'cross_entropy', 'Objective', 'as_objecti
            'set_seed', 'undisturbed', 'Evaluation', 'new_accelerator', 'evaluate', 'write_tensors', 'read_tensors',
            'save_weights', 'load_weights', 'computed_by', 'Run', 'data_text', 'describe', 'save_checkpoint',
            'read_checkpoint', 'load_optimizer', 'interruptible', 'plot_history', 'epoch_line', 'Progress', 'activity',
-           'warn_of_rates', 'cosine', 'warm_cosine', 'train_epoch', 'end_epoch', 'check_settings', 'fit']
+           'warn_of_rates', 'cosine', 'warm_cosine', 'train_epoch', 'is_ready', 'end_epoch', 'check_settings', 'fit']
 
 # %% ../nbs/experiment/07_training.ipynb #6b540da0
 import copy, hashlib, io, json, math, os, re, signal, sys, time, threading
@@ -518,16 +518,18 @@ def is_finite(o): return type(o) in (int, float) and math.isfinite(o)
 def score(
     row:dict # of a history
 )->tuple:    # the larger, the better
-    "By what the best epoch is chosen: validation accuracy, then validation loss."
-    return row['valid_accuracy'], -row['valid_loss']
+    "By what the best epoch is chosen: is the network what it shall be, validation accuracy, then validation loss."
+    return not row.get('unready'), row['valid_accuracy'], -row['valid_loss']
 
 def is_row(
     row,       # what ought to be a row of a history
     number:int # and what its epoch ought to be
 )->bool:       # is it?
     "Has `row` all that an epoch leaves, in numbers that make sense?"
-    named = isinstance(row, dict) and [*sorted(row)]==sorted(columns)
-    if not named or row['epoch']!=number or not all(map(is_finite, row.values())): return False
+    if not isinstance(row, dict) or row.get('unready', True) is not True: return False
+    numbers = {k: v for k,v in row.items() if k!='unready'}
+    named = [*sorted(numbers)]==sorted(columns)
+    if not named or row['epoch']!=number or not all(map(is_finite, numbers.values())): return False
     return all(0<=row[k]<=1 for k in ('train_accuracy', 'valid_accuracy'))
 
 # %% ../nbs/experiment/07_training.ipynb #1a7c0e15
@@ -955,6 +957,12 @@ def train_epoch(
     return True
 
 # %% ../nbs/experiment/07_training.ipynb #db8c0374
+def is_ready(
+    model # a network
+)->bool:  # is it?
+    "Are its layers what they shall be? An activation whose levels come late is not, before it has them."
+    return all(getattr(m, 'begun', True) for m in model.modules())
+
 def end_epoch(
     model,     # the plain model
     run:Run,   # how far it has come
@@ -968,6 +976,7 @@ def end_epoch(
     check_error(v.loss, 'on the validation part', run)
     train_loss,right = (o/len(data.train) for o in run.totals)
     now = dict(zip(columns, (run.epoch+1, train_loss, right, v.loss, v.accuracy)))
+    if not is_ready(model): now['unready'] = True
     if not run.history or score(now)>score(run.history[run.best_epoch-1]):
         run.best_epoch = now['epoch']
         best = {k: t.detach().cpu().clone() for k,t in model.state_dict().items()}

@@ -6,6 +6,7 @@ import pytest,torch
 from joblib import parallel_backend
 from snnkit import experiments as E, studies, training
 from snnkit.experiments import Config,Store,key,run,run_all
+from snnkit.layers import QCFS
 from snnkit.measures import firing_rates
 from common import root
 from repeat import cheapest,differs,repeat
@@ -99,6 +100,8 @@ def record(tmp_path_factory):
     dict(optimizer='lion'),
     dict(levels=0, ann=True),
     dict(levels=4),
+    dict(late=.5, ann=True),
+    dict(late=1., levels=4, ann=True),
     dict(convert='by luck'),
     dict(convert='qcfs'),
     dict(convert='percentile', ann=True),
@@ -116,12 +119,24 @@ def test_every_field_counts():
         augment='shift', encoder='direct', grad='atan', num_steps=1, epochs=1, batch_size=1, lr=.1, seed=1, threads=2,
         loss='cross_entropy', calibrate=False, readout=2., kappa=3., norm_head=False, smoothing=.2, distill=.3,
         weight_decay=.1, schedule='cosine', precision='bf16', optimizer='sgd', levels=4, convert='percentile', tune=1,
-        tune_lr=.1, wait=.25, penalty=.1)
-    beside = dict(smoothing=dict(loss='tet'), levels=dict(ann=True)) # what it needs
+        tune_lr=.1, wait=.25, penalty=.1, late=.5)
+    beside = dict(smoothing=dict(loss='tet'), levels=dict(ann=True), late=dict(ann=True, levels=4)) # what it needs
     beside |= dict.fromkeys(('tune', 'wait'), dict(convert='percentile'))
     assert other.keys()==asdict(Config()).keys()
     def at(k): return Config(**{k: other[k]} | beside.get(k, {}))
     assert len({key(at(k)) for k in other} | {key(Config())})==len(other)+1
+
+def test_levels_may_come_late(tmp_path):
+    "From the second of two epochs on"
+    c = replace(tiny, ann=True, part=100, epochs=2, levels=4, late=.5, optimizer='sgd', lr=1e-9, batch_size=16)
+    net = E.network(c, data := E.data_for(c))
+    after = -(-len(data.train)//16)
+    stairs = [m for m in net.modules() if isinstance(m, QCFS)]
+    assert {m.after for m in stairs}=={after} and {m.cut for m in stairs}=={.02}
+    r = run(c, tmp_path, 'late', quiet=True, weights=tmp_path/'late.safetensors')
+    E.load_weights(net, tmp_path/'late.safetensors')
+    assert [o.get('unready', False) for o in r['history']]==[True, False] and r['best_epoch']==2
+    assert all(m.begun and m.seen==after+1 for m in stairs)
 
 def test_neurons_are_checked_with_their_options():
     assert E.network(replace(tiny, grad='rate', options=dict(leak=1., reset='subtract')), E.data_for(tiny)).lif1.leak==1
