@@ -309,8 +309,9 @@ def rivals(
     return {'trained with spikes': best_for(base)} | by_rule | sizes
 
 # %% ../nbs/experiment/12_studies.ipynb #629699e9
-# a VGG of seven convolutions, and six megabytes as float16
-deep = dict(plan=[64, 64, 'P', 128, 128, 'P', 256, 256, 'P', 512, 'P'], kernel=3, hidden=256)
+# a VGG of seven convolutions, and five megabytes as float16
+deep = dict(plan=[32, 64, 'P', 64, 256, 'P', 256, 256, 'P', 256, 'P'], kernel=3, hidden=256)
+deep |= dict(max_pools=True, early_pools=True, identity=True)
 
 def deep_source(
     base:Config # of the study
@@ -318,14 +319,14 @@ def deep_source(
     "A VGG of nine layers, trained as conventional networks are."
     check_configs([base])
     first = in_few_steps(replace(base, model='snnkit.models:plain', options=base.options | deep), 8)
-    sgd = dict(optimizer='sgd', lr=.1, weight_decay=5e-4, batch_size=128, epochs=40, precision='bf16')
+    sgd = dict(optimizer='sgd', lr=.1, weight_decay=5e-4, batch_size=128, epochs=100, precision='bf16')
     return replace(first, norm='shared', augment='erased', loss='cross_entropy', smoothing=.1, **sgd)
 
 def photographs(
     base:Config # of the study
 )->dict:        # name: configuration
     "A deep network made spiking, and trained on in few steps."
-    made = replace(deep_source(base), convert='qcfs', levels=4, wait=.25)
+    made = replace(deep_source(base), convert='qcfs', levels=8, late=.6, wait=.25)
     on = {f'trained on, T = {T}': _on(made, T, tune_lr=.005, distill=.5, grad='rate') for T in (4, 2)}
     return {'converted': made} | on
 
