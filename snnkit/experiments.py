@@ -134,9 +134,11 @@ def activation_of(
 )->Callable:       # gives an activation; None for the usual ReLU
     "Its activation: with levels from the start, or where less is cut off when these come late."
     if not config.levels: return None
-    batches = -(-len(data.train)//config.batch_size)
-    after = int(config.late*config.epochs*batches)
-    return partial(QCFS, config.levels, cut=.02 if after else .2, after=after)
+    if not config.late: return partial(QCFS, config.levels)
+    images = len(getattr(data, 'train', ())) # what is only built again learns none
+    batches = -(-images//config.batch_size)
+    after = max(1, int(config.late*config.epochs*batches))
+    return partial(QCFS, config.levels, cut=.02, after=after)
 
 # %% ../nbs/experiment/11_experiments.ipynb #8c07b5d2
 def network(

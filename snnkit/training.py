@@ -9,7 +9,7 @@ __all__ = ['columns', 'squared_error', 'cross_entropy', 'Objective', 'as_objecti
            'set_seed', 'undisturbed', 'Evaluation', 'new_accelerator', 'evaluate', 'write_tensors', 'read_tensors',
            'save_weights', 'load_weights', 'computed_by', 'Run', 'data_text', 'describe', 'save_checkpoint',
            'read_checkpoint', 'load_optimizer', 'interruptible', 'plot_history', 'epoch_line', 'Progress', 'activity',
-           'warn_of_rates', 'cosine', 'warm_cosine', 'train_epoch', 'is_ready', 'end_epoch', 'check_settings', 'fit']
+           'warn_of_rates', 'cosine', 'warm_cosine', 'train_epoch', 'end_epoch', 'check_settings', 'fit']
 
 # %% ../nbs/experiment/07_training.ipynb #6b540da0
 import copy, hashlib, io, json, math, os, re, signal, sys, time, threading
@@ -956,13 +956,14 @@ def train_epoch(
         if after_step() and run.seen<total: return False
     return True
 
-# %% ../nbs/experiment/07_training.ipynb #db8c0374
+# %% ../nbs/experiment/07_training.ipynb #c25af158
 def is_ready(
     model # a network
 )->bool:  # is it?
     "Are its layers what they shall be? An activation whose levels come late is not, before it has them."
     return all(getattr(m, 'begun', True) for m in model.modules())
 
+# %% ../nbs/experiment/07_training.ipynb #db8c0374
 def end_epoch(
     model,     # the plain model
     run:Run,   # how far it has come
