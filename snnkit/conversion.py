@@ -111,8 +111,8 @@ class _Growth(torch.autograd.Function): # of the largest sum so far in each wind
     @once_differentiable
     def backward(ctx, g):
         at,alike = ctx.saved_tensors[0],is_constant(g)
-        of_sum = -g.diff(dim=0, append=torch.zeros_like(g[:1])) # what grew by now will not grow later
-        if alike: at,of_sum = at[-1:],of_sum[-1:]
+        if alike: at,of_sum = at[-1:],g[-1:] # the last sum alone has a gradient
+        else: of_sum = -g.diff(dim=0, append=torch.zeros_like(g[:1])) # what grew by now will not grow later
         out = g.new_zeros(*of_sum.shape[:3], math.prod(ctx.size))
         out.scatter_add_(3, at.flatten(3), of_sum.flatten(3))
         out = out.unflatten(3, ctx.size)

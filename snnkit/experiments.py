@@ -305,8 +305,8 @@ def optimizer_of(
     if config.optimizer=='adam' and not config.weight_decay: return partial(torch.optim.Adam, fused=True)
     decay = config.weight_decay
     if config.optimizer=='adam': return partial(torch.optim.AdamW, fused=True, weight_decay=decay)
-    fused = not config.late # of torch's fused SGD all weights must have a gradient from the first step
-    return partial(torch.optim.SGD, momentum=.9, nesterov=True, fused=fused, weight_decay=decay)
+    joins = config.ann and config.late # of torch's fused SGD all weights must have a gradient from the first step
+    return partial(torch.optim.SGD, momentum=.9, nesterov=True, fused=not joins, weight_decay=decay)
 
 # %% ../nbs/experiment/11_experiments.ipynb #0b1ec713
 def learn(

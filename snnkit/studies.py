@@ -309,7 +309,7 @@ def rivals(
     return {'trained with spikes': best_for(base)} | by_rule | sizes
 
 # %% ../nbs/experiment/12_studies.ipynb #629699e9
-# a VGG of seven convolutions, and five megabytes as float16
+# a VGG of seven convolutions, 2.2 million weights
 deep = dict(plan=[32, 64, 'P', 64, 256, 'P', 256, 256, 'P', 256, 'P'], kernel=3, hidden=256)
 deep |= dict(max_pools=True, early_pools=True, identity=True)
 

@@ -447,7 +447,7 @@ class Run:
     epoch:int=0             # epochs finished
     seen:int=0              # images seen in the epoch after these
     totals:list=field(default_factory=lambda: [0., 0.]) # sum of errors and of right answers in that epoch
-    history:list=field(default_factory=list) # one row an epoch, with the numbers of `columns`
+    history:list=field(default_factory=list) # one row an epoch, with the numbers of `columns`; see `is_ready`
     best_epoch:int=0        # the epoch with the best validation accuracy, from 1
     stopped:bool=False      # interrupted? (in a checkpoint: before its last epoch was over)
     computed_by:list=field(default_factory=list) # what computed it; several if it was resumed elsewhere
@@ -961,7 +961,7 @@ def is_ready(
     model # a network
 )->bool:  # is it?
     "Are its layers what they shall be? An activation whose levels come late is not, before it has them."
-    return all(getattr(m, 'begun', True) for m in model.modules())
+    return all(m.begun for m in model.modules() if isinstance(m, QCFS))
 
 # %% ../nbs/experiment/07_training.ipynb #db8c0374
 def end_epoch(

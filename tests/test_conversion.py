@@ -160,7 +160,7 @@ def test_the_gate_hands_back_what_autograd_would(options, alike):
     assert torch.allclose(given, expected)
     assert (given.stride(0)==0)==alike
 
-def test_early_pools_are_followed_exactly():
+def test_early_pools_are_followed():
     "Pools of currents ahead of the neurons: the largest mean current, whichever step it came in"
     shape = dict(norm='shared', in_channels=2, image_size=8, num_classes=5)
     options = dict(early_pools=True, num_steps=4, **shape)
