@@ -6,11 +6,11 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/network/layers.html.md
 
 # %% auto #0
 __all__ = ['roads', 'norms', 'flat_norms', 'Road', 'found', 'has', 'mode', 'use', 'open_roads', 'offer', 'dense', 'check_tensor',
-           'OverTime', 'PlainConv2d', 'Conv2d', 'Linear', 'AvgPool2d', 'Flatten', 'MaxPool2d', 'Norm', 'BatchNorm2d',
-           'BatchNorm1d', 'Poisson', 'Dropout', 'Neuron', 'LIF', 'unchanged', 'IF', 'Integrator', 'QCFS', 'PLIF',
-           'check_module', 'watch', 'spike_trains', 'ToThreshold', 'ThresholdBatchNorm2d', 'ThresholdBatchNorm1d',
-           'PerStep', 'ForEachStep', 'StepBatchNorm2d', 'StepBatchNorm1d', 'ScaledByStep', 'ScaledBatchNorm2d',
-           'ScaledBatchNorm1d', 'make_norm', 'merged', 'fold', 'Subsample', 'Residual']
+           'OverTime', 'PlainConv2d', 'Conv2d', 'Linear', 'AvgPool2d', 'Flatten', 'MaxPool2d', 'Gate', 'Norm',
+           'BatchNorm2d', 'BatchNorm1d', 'Poisson', 'Dropout', 'Neuron', 'LIF', 'unchanged', 'IF', 'Integrator', 'QCFS',
+           'PLIF', 'check_module', 'watch', 'spike_trains', 'ToThreshold', 'ThresholdBatchNorm2d',
+           'ThresholdBatchNorm1d', 'PerStep', 'ForEachStep', 'StepBatchNorm2d', 'StepBatchNorm1d', 'ScaledByStep',
+           'ScaledBatchNorm2d', 'ScaledBatchNorm1d', 'make_norm', 'merged', 'fold', 'Subsample', 'Residual']
 
 # %% ../nbs/network/04_layers.ipynb #66eccc9e
 import copy, math
@@ -257,6 +257,36 @@ class MaxPool2d(OverTime, nn.MaxPool2d):
         super().check(x)
         need(not self.return_indices, '`return_indices` of MaxPool2d is True',
              'a layer over time gives spikes and nothing else', 'Leave it out.')
+
+# %% ../nbs/network/04_layers.ipynb #22c69541
+class _Growth(Function): # of the largest sum so far in each window
+    @staticmethod
+    def forward(ctx, x, options):
+        so_far = x.cumsum(0, dtype=torch.promote_types(x.dtype, torch.float32))
+        largest,at = F.max_pool2d(so_far.flatten(0, 1), *options, return_indices=True)
+        largest = largest.unflatten(0, x.shape[:2])
+        ctx.save_for_backward(at.view(largest.shape))
+        ctx.size = x.shape[-2:]
+        return largest.diff(dim=0, prepend=torch.zeros_like(largest[:1])).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        at,alike = ctx.saved_tensors[0],is_constant(g)
+        if alike: at,of_sum = at[-1:],g[-1:] # the last sum alone has a gradient
+        else: of_sum = -g.diff(dim=0, append=torch.zeros_like(g[:1])) # what grew by now will not grow later
+        out = g.new_zeros(*of_sum.shape[:3], math.prod(ctx.size))
+        out.scatter_add_(3, at.flatten(3), of_sum.flatten(3))
+        out = out.unflatten(3, ctx.size)
+        return out.expand(len(g), *out.shape[1:]) if alike else out.flip(0).cumsum(0).flip(0),None
+
+# %% ../nbs/network/04_layers.ipynb #d029230b
+class Gate(MaxPool2d):
+    "A max pool of sums: in each window, what the largest sum so far has grown by, of spikes or of currents."
+    once = True
+    def plain(self, x):
+        options = self.kernel_size,self.stride,self.padding,self.dilation,self.ceil_mode
+        return _Growth.apply(dense(x), options)
 
 # %% ../nbs/network/04_layers.ipynb #ef845ee3
 class _Alike(Function): # amid a norm whose gradient came alike at every step, it goes on alike

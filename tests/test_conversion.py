@@ -4,10 +4,10 @@ import copy
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from snnkit.conversion import Gate, activations, convert, percentile_scales, with_scales
+from snnkit.conversion import activations, convert, percentile_scales, with_scales
 from snnkit.core import seeded
 from snnkit.encoding import Direct
-from snnkit.layers import LIF, QCFS, Residual, dense, fold, spike_trains, use
+from snnkit.layers import LIF, QCFS, Gate, Residual, dense, fold, spike_trains, use
 from snnkit.measures import accuracy_by_steps
 from snnkit.models import efficientnet, lenet, plain, resnet9, resnet11, twin, vgg
 

@@ -21,7 +21,7 @@ from .layout import (
     Buffers, Geometry, Part, _from_rows, _mine, _near, _row, _set_row, _to_rows, block_size, geometry, numbers, parts,
     pool_geometry, reach, shape, weight_map, windows)
 from .neurons import (
-    Affine, Neuron, Stairs, _blame, _correction, _dense_back, _dense_scan, _mean_pool, _moments,
+    Affine, Neuron, Stairs, _blame, _correction, _dense_back, _dense_scan, _growth, _growth_back, _mean_pool, _moments,
     _quantize, _quantize_back, _rate_back, _run, _scan, _scan_back, _spot, _step, _surrogates, _through_norm)
 from .words import Spikes, offsets, word_type
 

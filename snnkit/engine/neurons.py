@@ -426,3 +426,70 @@ def _mean_pool(b0, b1, x, y, K, back): # means of the windows of x into y, or ba
                             if back: store(x, p, 0, v)
                             else: v = add(v, load(x, p, 0, z))
                     if not back: store(y, out+c, 0, mul(v, share))
+
+# %% ../../nbs/machine_room/22_neurons.ipynb #7ead7aa4
+@inner
+def _largest(x, at, W, C, K, sums): # sum of a window, once its inputs have joined the sums
+    z = zeros(sixteen, one_row)
+    largest = full(np.float32(-np.inf), z)
+    for p in range(K*K):
+        v = add(load(sums, 16*p, 0, z), load(x, at+(p//K*W + p%K)*C, 0, z))
+        store(sums, 16*p, 0, v)
+        largest = where(above(v, largest), v, largest)
+    return largest
+
+@kernel
+def _growth(b0, b1, x, T, y, K, sums): # of the largest sum so far in the windows of x, into y
+    (N,H,W,C),(_,Ho,Wo,_),z = x.shape,y.shape,zeros(sixteen, one_row)
+    for b in range(b0, b1):
+        for i in range(Ho):
+            for j in range(Wo):
+                for c in range(0, C, 16):
+                    sums[:] = 0
+                    before = z
+                    for t in range(T):
+                        n = t*(N//T)+b
+                        largest = _largest(x, ((n*H+i*K)*W + j*K)*C+c, W, C, K, sums)
+                        store(y, ((n*Ho+i)*Wo + j)*C+c, 0, sub(largest, before))
+                        before = largest
+
+# %% ../../nbs/machine_room/22_neurons.ipynb #e9e3d0c7
+@inner
+def _first(largest, K, sums): # which sum of a window is the largest, the first of several
+    z = zeros(sixteen, one_row)
+    at = z
+    for p in range(K*K-1, -1, -1):
+        at = where(above(largest, load(sums, 16*p, 0, z)), at, full(np.float32(p), z))
+    return at
+
+@inner
+def _credit(d, first, dx, at, W, C, K, owed): # d to the first, and all that is owed so far to dx
+    z = zeros(sixteen, one_row)
+    for p in range(K*K):
+        me = full(np.float32(p), z)
+        mine = where(above(first, me), z, where(above(me, first), z, d))
+        v = add(load(owed, 16*p, 0, z), mine)
+        store(owed, 16*p, 0, v)
+        store(dx, at+(p//K*W + p%K)*C, 0, v)
+
+# %% ../../nbs/machine_room/22_neurons.ipynb #c1eb3ddf
+@kernel
+def _growth_back(b0, b1, x, T, g, dx, K, sums, firsts): # of the last steps, as many as g has
+    (N,H,W,C),(M,Ho,Wo,_),z = x.shape,g.shape,zeros(sixteen, one_row)
+    B = N//T
+    n = M//B
+    for b in range(b0, b1):
+        for i in range(Ho):
+            for j in range(Wo):
+                for c in range(0, C, 16):
+                    sums[:] = 0
+                    for t in range(T):
+                        largest = _largest(x, (((t*B+b)*H+i*K)*W + j*K)*C+c, W, C, K, sums)
+                        store(firsts, 16*t, 0, _first(largest, K, sums))
+                    sums[:] = 0
+                    later = z
+                    for t in range(n-1, -1, -1):
+                        grows = load(g, (((t*B+b)*Ho+i)*Wo + j)*C+c, 0, z)
+                        first = load(firsts, 16*(T-n+t), 0, z)
+                        _credit(sub(grows, later), first, dx, (((t*B+b)*H+i*K)*W + j*K)*C+c, W, C, K, sums)
+                        later = grows

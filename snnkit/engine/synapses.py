@@ -575,6 +575,40 @@ def mean_pool(
     "Means over windows that lie side by side, and their gradient, in one loop each."
     return _Meaned.apply(x, K)
 
+# %% ../../nbs/machine_room/26_synapses.ipynb #0127ba09
+class _Grown(Function):
+    @staticmethod
+    def forward(ctx, x, K):
+        T,B,C,H,W = x.shape
+        a = np.ascontiguousarray(planes(x)).reshape(T*B, H, W, C)
+        y = fresh(T*B, H//K, W//K, C, dtype=a.dtype)
+        share(lambda b0, b1, i: kernels()._growth(b0, b1, a, T, y, K, scratch(i, 'sums', 16*K*K)), B)
+        ctx.save_for_backward(x)
+        ctx.K = K
+        return unplanes(y, (T, B, C, H//K, W//K))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (x,),K = ctx.saved_tensors,ctx.K
+        T,B,C,H,W = x.shape
+        n = 1 if is_constant(grad) else T
+        a = np.ascontiguousarray(planes(x)).reshape(T*B, H, W, C)
+        g = np.ascontiguousarray(planes(grad[:n])).reshape(n*B, H//K, W//K, C)
+        dx = fresh(n*B, H, W, C, dtype=g.dtype)
+        def work(b0, b1, i):
+            room = scratch(i, 'sums', 16*K*K),scratch(i, 'firsts', 16*T)
+            kernels()._growth_back(b0, b1, a, T, g, dx, K, *room)
+        share(work, B)
+        return unplanes(dx, (n, B, C, H, W)).expand(x.shape),None
+
+def grown(
+    x:torch.Tensor, # of floats or bfloat16, [T, B, C, H, W] with C in rows of 16
+    K:int           # side of a window, which H and W are multiples of
+)->torch.Tensor:    # [T, B, C, H/K, W/K]
+    "What the largest sum of each window has grown by, and its gradient, in one loop each."
+    return _Grown.apply(x, K)
+
 # %% ../../nbs/machine_room/26_synapses.ipynb #af57e266
 def _wide(a, x, words): # a number for each step and channel, as rows for the kernels
     out = np.zeros((len(x), words.shape[1]*8*words.itemsize), np.float32)

@@ -9,8 +9,8 @@ from same import assert_same, images, normed, randomised, resnet
 from snnkit.core import seeded
 from snnkit.encoding import poisson
 from snnkit.engine.trains import Current, Train, to_train
-from snnkit.layers import (LIF, QCFS, AvgPool2d, BatchNorm2d, Conv2d, Dropout, MaxPool2d, Neuron, Poisson, Subsample,
-                           ThresholdBatchNorm2d, dense, fold, make_norm, norms, spike_trains, use, watch)
+from snnkit.layers import (LIF, QCFS, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Gate, MaxPool2d, Neuron, Poisson,
+                           Subsample, ThresholdBatchNorm2d, dense, fold, make_norm, norms, spike_trains, use, watch)
 from snnkit.models import build, calibrate, lenet, models
 from snnkit.spikebp import by_charge
 from test_models import rate_for, tiny
@@ -293,3 +293,28 @@ def test_pools_of_dense_trains(kind, size):
     for (y,dz),(their_y,their_dz) in (found[:2], found[2:]):
         assert torch.allclose(y, their_y, atol=1e-2 if kind==torch.bfloat16 else 1e-6)
         assert torch.allclose(dz, their_dz, atol=2e-2 if kind==torch.bfloat16 else 1e-6)
+
+@pytest.mark.parametrize('kind', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('size', [2, 3, (2, 3)])
+@pytest.mark.parametrize('alike', [False, True])
+def test_gates_of_currents(kind, size, alike):
+    "In windows side by side by the kernels, in others by torch: the same sums, and the same gradients"
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 12, 12, 64).to(kind).permute(0, 1, 4, 2, 3)
+    for options,by_kernel in (dict(), isinstance(size, int)), (dict(stride=1), False), (dict(padding=1), False):
+        z = x.clone().requires_grad_()
+        with use('auto'): y = Gate(size, **options)(z)
+        with use('torch'): their_y = Gate(size, **options)(z)
+        g = torch.randn(y.shape, generator=seeded(1)).to(kind)
+        if alike: g = g[:1].expand_as(g)
+        (dz,),(their_dz,) = (torch.autograd.grad(o, z, g) for o in (y, their_y))
+        assert (type(y.grad_fn).__name__=='_GrownBackward')==by_kernel
+        assert torch.allclose(y, their_y, rtol=0, atol=1e-6) # torch adds in double
+        assert torch.allclose(dz.float(), their_dz.float(), atol=5e-2 if kind==torch.bfloat16 else 1e-5)
+        assert (dz.stride(0)==0)==alike
+
+def test_the_first_of_equal_sums_has_the_gradient():
+    x = torch.ones(2, 8, 16, 16, 32).permute(0, 1, 4, 2, 3).requires_grad_()
+    for mode in 'numba','torch':
+        with use(mode): dx = torch.autograd.grad(Gate(2)(x).sum(), x)[0]
+        assert dx[..., ::2, ::2].eq(1).all() and dx.sum()==dx[..., ::2, ::2].sum()
