@@ -100,6 +100,16 @@ def check_sizes(
     "Raise a ValueError unless all `sizes` are integers of at least 1."
     for name,value in sizes.items(): check_whole(name, value, 1, 'Nothing can be built of less than one.')
 
+# %% ../nbs/network/05_models.ipynb #4bd118ab
+def check_kernel(
+    name:str, # of the argument
+    kernel    # what ought to be an odd whole number
+)->int:       # it
+    "`kernel` if a map keeps its size behind it, half of it added on each side; else a ValueError."
+    kernel = check_whole(name, kernel, 1, 'Usual are 3 and 5.')
+    need(kernel%2==1, f'`{name}` is {kernel}', 'it must be odd, or maps would grow', 'Usual are 3 and 5.')
+    return kernel
+
 # %% ../nbs/network/05_models.ipynb #c81f5e25
 def imported(
     path:str,           # import path 'package.module:name'
@@ -140,6 +150,8 @@ class Parts:
         dropout:float=0., # share of a hidden layer's neurons that is dropped in training, in [0, 1)
         pool_neurons:bool=True, # neurons behind the pools, so that these give spikes and not means of them?
         narrow_neurons:bool=False, # neurons behind inverted blocks, so that these give spikes and not currents?
+        middle_neurons:bool=True, # neurons amid inverted blocks, so that these give spikes and not currents?
+        middle_kernel:int=None, # height and width of the kernels amid inverted blocks; the family's own if None
         depthwise:bool=True, # does a neuron amid an inverted block see one channel only?
         norm_head:bool=True, # the norm behind the hidden linear layer too?
         max_pools:bool=False, # the largest of each window in place of the mean? Of spikes that is a spike
@@ -150,20 +162,23 @@ class Parts:
         self.max_pools,self.cell = max_pools,check_cell(cell)
         self.dropout = check_dropout(dropout)
         self.pool_neurons,self.norm_head = pool_neurons,norm_head
-        self.narrow_neurons,self.depthwise = narrow_neurons,depthwise
+        self.narrow_neurons,self.middle_neurons = narrow_neurons,middle_neurons
+        self.middle_kernel,self.depthwise = middle_kernel,depthwise
+        if middle_kernel is not None: check_kernel('middle_kernel', middle_kernel)
 
     def conv(self, n, c, o, kernel, stride=1, groups=1, pool={}):
         "Convolution `n` from `c` to `o` channels, a pool of its currents if there is any, and its norm."
         synapse = {f'conv{n}': Conv2d(c, o, kernel, stride, kernel//2, groups=groups, bias=False)}
         return synapse | pool | self.between(n, o)
 
-    def between(self, n, features, flat=False):
-        "The norm behind synapse `n`, if there is any; `flat` for a linear layer."
-        if self.norm is None: return {}
-        threshold = self.neuron.get('threshold', 1.)
-        return {f'norm{n}': make_norm(self.norm, features, self.num_steps, threshold, flat)}
-
 # %% ../nbs/network/05_models.ipynb #c81f5e28
+@patch
+def between(self:Parts, n, features, flat=False):
+    "The norm behind synapse `n`, if there is any; `flat` for a linear layer."
+    if self.norm is None: return {}
+    threshold = self.neuron.get('threshold', 1.)
+    return {f'norm{n}': make_norm(self.norm, features, self.num_steps, threshold, flat)}
+
 @patch
 def drop(self:Parts, n):
     "The dropout behind synapse `n`, if there is any."
@@ -273,7 +288,8 @@ def plain(
     **neuron                # as `Parts` has them, such as `pool_neurons`; else options of the neurons
 )->nn.Sequential:           # images [B, C, H, W] -> scores [B, K]
     "A plain spiking network after `plan` (Lee et al. 2020), weights drawn; raises ValueError for impossible sizes."
-    check_sizes(kernel=kernel, hidden=hidden, num_classes=num_classes, in_channels=in_channels)
+    check_kernel('kernel', kernel)
+    check_sizes(hidden=hidden, num_classes=num_classes, in_channels=in_channels)
     pools = list(plan).count('P')
     check_whole('image_size', image_size, 1<<pools, f'{pools} pools halve it {pools} times.')
     part,layers = begin(encoder, num_steps, max_rate, norm=norm, dropout=dropout, **neuron)
@@ -459,7 +475,9 @@ def inverted(self:Parts,
     if expand>1:
         body = self.conv(n, c, wide, 1) | self.fire(n)
         n += 1
-    body |= self.conv(n, wide, wide, kernel, stride, groups) | self.fire(n) | self.conv(n+1, wide, o, 1)
+    body |= self.conv(n, wide, wide, self.middle_kernel or kernel, stride, groups)
+    if self.middle_neurons: body |= self.fire(n)
+    body |= self.conv(n+1, wide, o, 1)
     neuron = self.cell(**self.neuron) if self.narrow_neurons else nn.Identity()
     parts = dict(body=nn.Sequential(OrderedDict(body)), neuron=neuron)
     same = c==o and stride==1
