@@ -42,7 +42,8 @@ from snnkit.training import (
     read_tensors, save_weights, set_seed, show_where
 )
 from snnkit.measures import (
-    Costs, accuracy_interval, ask_by_steps, energy, error_increment, mcnemar, seed_interval, tally_costs, ways
+    Costs, accuracy_interval, ask_by_steps, early_exit, energy, error_increment, mcnemar, seed_interval, tally_costs,
+    ways
 )
 from snnkit.store import (
     Config, Store, as_store, check_paths, config_of, conversions, describe, finite, is_path, its_twin, key, losses,
@@ -230,6 +231,21 @@ def answers(
     found = dict(valid_accuracy=v.accuracy, valid_loss=v.loss, test_accuracy=t.accuracy, test_loss=t.loss)
     return found | dict(right=pack(t), steps=told_by_step(table) if steps else {})
 
+# %% ../nbs/experiment/11_experiments.ipynb #e02ccdd1
+def left_early(
+    net,          # a trained network
+    data:Data,    # valid and test
+    config:Config # of its run
+)->dict:          # what a record has in place of the answers and costs of a whole window
+    "What comes of letting images leave; raises ValueError for a network whose answers do not grow with the steps."
+    steps = doubled_steps(net, config)
+    need(steps, f'`leave` is {config.leave}', 'the last layer of the network must be an `Integrator`', 'Leave it out.')
+    out = early_exit(net, data.valid, data.test, range(1, config.num_steps+1), config.leave, at_once(config))
+    energies = {o: float(out.costs[f'{o} (µJ)']) for o in ways}
+    costs = dict(energy=energies['effective'], energies=energies, spikes=float(out.costs.spikes))
+    said = dict(valid_accuracy=out.valid, test_accuracy=out.right.double().mean().item(), right=pack(out.right))
+    return said | costs | dict(early=dict(limit=out.limit, steps=out.steps.double().mean().item()))
+
 # %% ../nbs/experiment/11_experiments.ipynb #3ac8d05e
 def steady_mode()->str: # of the layers, see `use`
     "The mode in which a run computes: by events on a CPU, or by plain torch if there is no engine."
@@ -368,6 +384,7 @@ def train(
     tally = tally_costs(net, some, n, 0)
     said = answers(net, data, doubled_steps(net, config), n, tally)
     found = dict(best_epoch=best_epoch, history=history) | said | count(net, tally.costs())
+    if config.leave is not None: found |= left_early(net, data, config)
     about = dict(config=asdict(config), split=data.split_hash, images=images)
     took = dict(training_seconds=round(learned), seconds=round(time.time()-start))
     return finite(about | found | took | provenance())

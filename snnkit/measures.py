@@ -582,6 +582,8 @@ def leaves(
     sure[-1] = True
     return sure.int().argmax(0)
 
+def answers_at(right, at): return right.gather(0, at[None])[0] # of each image, at its own step
+
 def lowest_limit(
     leads:torch.Tensor, # [S, N], as of `asked_after`
     right:torch.Tensor, # [S, N]
@@ -590,7 +592,7 @@ def lowest_limit(
     "The limit at which images leave as early as they may."
     least = right[-1].double().mean()-loss/100
     for limit in np.linspace(0, 1, 101):
-        kept = right.gather(0, leaves(leads, limit)[None]).double().mean()
+        kept = answers_at(right, leaves(leads, limit)).double().mean()
         if kept>=least: return float(limit)
     return math.inf
 
@@ -598,6 +600,7 @@ def lowest_limit(
 class Exits(NamedTuple):
     "What comes of letting images leave."
     limit:float        # of the lead, chosen on validation images
+    valid:float        # share of these answered right with it
     steps:torch.Tensor # that each test image took, [N]
     right:torch.Tensor # which were answered right, bool, [N]
     costs:pd.Series    # spikes, and `ways` of energy (µJ), of a test image in the mean
@@ -616,11 +619,14 @@ def early_exit(
     steps = [check_steps(t) for t in steps]
     need(steps==sorted(set(steps)), f'`steps` is {steps}', 'they must ascend', 'For instance (1, 2, 4).')
     loss = check_number('loss', loss, '[0, 100]', 'Usual are 0 to 0.3 points.')
-    limit = lowest_limit(*asked_after(model, valid, steps, batch_size, seed), loss)
+    leads,right = asked_after(model, valid, steps, batch_size, seed)
+    limit = lowest_limit(leads, right, loss)
+    kept = answers_at(right, leaves(leads, limit))
     leads,right = asked_after(model, test, steps, batch_size, seed)
     at,parts = leaves(leads, limit),[]
     for i in at.unique():
         those = (at==i).nonzero().flatten().tolist()
         found = tally_costs(model, Subset(test, those), batch_size, seed).costs(steps[i])
         parts.append(pd.Series(spent(found))*len(those)/len(at))
-    return Exits(limit, torch.tensor(steps)[at], right.gather(0, at[None])[0], sum(parts))
+    chosen = limit,kept.double().mean().item()
+    return Exits(*chosen, torch.tensor(steps)[at], answers_at(right, at), sum(parts))

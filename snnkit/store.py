@@ -97,6 +97,7 @@ class Config(Converted):
     readout:float=later(None, 1.)   # factor of the readout's first weights; None: the usual, a tenth of it for a twin
     kappa:float=later(None, 2.)     # size of the first weights, see `snnkit.models.first_sizes`; None: the usual one
     norm_head:bool=later(True, False) # the norm behind the hidden linear layer too?
+    leave:float=later(None) # accuracy (points) that images may cost by leaving early, see `early_exit`; None: all stay
 
 # %% ../nbs/experiment/10_store.ipynb #922a2476
 def flag(name, value):
@@ -127,6 +128,7 @@ def tidied(
     out = {k: check_whole(k, getattr(c, k), low, mend) for k,(low,mend) in counts.items()}
     if c.readout is not None: out['readout'] = check_number('readout', c.readout, '(0, inf)', 'Usual are 1 and 0.1.')
     if c.kappa is not None: out['kappa'] = check_number('kappa', c.kappa, '(0, inf)', 'Lee et al. use 2.')
+    if c.leave is not None: out['leave'] = check_number('leave', c.leave, '[0, 100]', 'Usual are 0 to 0.3.')
     if c.levels is not None: out['levels'] = check_whole('levels', c.levels, 1, 'Usual are 4 and 8.')
     out['late'] = check_number('late', c.late, '[0, 1)', 'Usual are 0 and 0.6.')
     if c.part is not None: out['part'] = check_whole('part', c.part, 1, 'None takes all images.')
@@ -222,6 +224,8 @@ def check_config(
     check_choice('optimizer', c.optimizer, ('adam', 'sgd'))
     check_choice('convert', c.convert, (None, *conversions))
     check_converted(c)
+    need(not c.ann or c.leave is None, f'`leave` is {c.leave} and `ann` True', 'a twin has no steps to leave at',
+         'Leave one out.')
     need(not (c.ann and c.distill), f'`distill` is {c.distill} and `ann` True',
          'only a spiking network learns from its twin', 'Leave one out.')
     need(not c.smoothing or c.loss in ('cross_entropy', 'tet'), f'`smoothing` is {c.smoothing} and `loss` {c.loss!r}',
@@ -279,8 +283,10 @@ def its_twin(
     config:Config # of a run
 )->dict:          # fields: values
     "What makes of a configuration that of its twin; that of a converted network was there before it had steps."
-    out = dict(ann=True, distill=0., convert=None, tune=0, tune_lr=Config.tune_lr, wait=0.)
-    return out | {o: getattr(Config, o) for o in _stepped} if config.convert else out
+    out = dict(ann=True, distill=0., convert=None, tune=0, tune_lr=Config.tune_lr, wait=0., leave=None)
+    if not config.convert: return out
+    if config.loss=='tet': out['loss'] = 'cross_entropy' # the same without steps
+    return out | {o: getattr(Config, o) for o in _stepped}
 
 def describe(
     config:Config,      # of a run

@@ -109,6 +109,8 @@ def record(tmp_path_factory):
     dict(tune=1),
     dict(tune_lr=0.),
     dict(wait=.25),
+    dict(leave=-1.),
+    dict(leave=.2, ann=True),
     dict(wait=1., convert='percentile'),
     dict(distill=.5, convert='percentile')])
 def test_wrong_settings_are_named(wrong):
@@ -120,7 +122,7 @@ def test_every_field_counts():
         augment='shift', encoder='direct', grad='atan', num_steps=1, epochs=1, batch_size=1, lr=.1, seed=1, threads=2,
         loss='cross_entropy', calibrate=False, readout=2., kappa=3., norm_head=False, smoothing=.2, distill=.3,
         weight_decay=.1, schedule='cosine', precision='bf16', optimizer='sgd', levels=4, convert='percentile', tune=1,
-        tune_lr=.1, wait=.25, penalty=.1, late=.5)
+        tune_lr=.1, wait=.25, penalty=.1, late=.5, leave=.2)
     beside = dict(smoothing=dict(loss='tet'), levels=dict(ann=True), late=dict(ann=True, levels=4)) # what it needs
     beside |= dict.fromkeys(('tune', 'wait'), dict(convert='percentile'))
     assert other.keys()==asdict(Config()).keys()
@@ -140,6 +142,22 @@ def test_levels_may_come_late(tmp_path):
     E.load_weights(net, tmp_path/'late.safetensors')
     assert [o.get('unready', False) for o in r['history']]==[True, False] and r['best_epoch']==2
     assert all(m.begun and m.seen==after+1 for m in stairs)
+
+def test_images_may_leave_early(tmp_path):
+    "The record tells what comes of it, beside the answers after all steps"
+    c = replace(tiny, encoder='direct', grad='atan', num_steps=4, options=dict(reset='subtract', pool_neurons=False))
+    all_,some = (run(replace(c, leave=o), tmp_path, 'leaving', quiet=True) for o in (None, 10.))
+    assert 'early' not in all_ and all_['steps']==some['steps'] and all_['history']==some['history']
+    assert 1<=some['early']['steps']<4 and 0<=some['early']['limit']<=1
+    assert some['energies']['added']<all_['energies']['added'] and some['spikes']<all_['spikes']
+    assert some['energy']==some['energies']['effective']
+    assert some['valid_accuracy']>=all_['valid_accuracy']-.1
+    assert E.unpack(some).double().mean().item()==some['test_accuracy']
+    assert E.its_twin(E.config_of(some))['leave'] is None
+
+def test_who_cannot_answer_early_is_told(tmp_path):
+    c = Config(part=300, model='snnkit.stdp:DiehlCook', options=dict(neurons=10), epochs=1, leave=.1)
+    with pytest.raises(ValueError, match='`leave` is 0.1'): run(c, tmp_path, quiet=True)
 
 def test_neurons_are_checked_with_their_options():
     assert E.network(replace(tiny, grad='rate', options=dict(leak=1., reset='subtract')), E.data_for(tiny)).lif1.leak==1
@@ -452,7 +470,7 @@ def test_a_run_counts_once(record):
         with pytest.raises(ValueError, match='`records` is empty'): f([])
 
 networks = dict(ablation=12, norms=16, depths=16, bounded=12, folds=10, families=12, depthwise=4, recipe=35, headline=2,
-                rivals=10, tuned=11)
+                rivals=10, tuned=11, photographs=4, economy=17, cures=20, efficient=3)
 
 @pytest.mark.parametrize('name, n', networks.items())
 def test_a_study_has_every_run_once(name, n):
