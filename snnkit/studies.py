@@ -328,14 +328,16 @@ def rivals(
 deep = dict(plan=[32, 64, 'P', 64, 256, 'P', 256, 256, 'P', 256, 'P'], kernel=3, hidden=256)
 deep |= dict(max_pools=True, early_pools=True, identity=True)
 
+# gradient descent as conventional networks are usually trained by
+_sgd = dict(optimizer='sgd', lr=.1, weight_decay=5e-4, batch_size=128, precision='bf16')
+
 def deep_source(
     base:Config # of the study
 )->Config:      # of a run whose twin can be converted
     "A VGG of nine layers, trained as conventional networks are."
     check_configs([base])
     first = in_few_steps(replace(base, model='snnkit.models:plain', options=base.options | deep), 8)
-    sgd = dict(optimizer='sgd', lr=.1, weight_decay=5e-4, batch_size=128, epochs=100, precision='bf16')
-    return replace(first, norm='shared', augment='erased', loss='cross_entropy', smoothing=.1, **sgd)
+    return replace(first, norm='shared', augment='erased', loss='cross_entropy', smoothing=.1, epochs=100, **_sgd)
 
 def photographs(
     base:Config # of the study
@@ -350,8 +352,7 @@ def efficient(
     base:Config # of the study
 )->dict:        # name: configuration
     "A small EfficientNet, trained as conventional networks are, made spiking, and trained on."
-    sgd = {o: getattr(deep_source(base), o) for o in ('optimizer', 'lr', 'weight_decay', 'batch_size', 'precision')}
-    first = replace(_small(base), loss='cross_entropy', smoothing=.1, augment=augment_for(base.data), **sgd)
+    first = replace(_small(base), loss='cross_entropy', smoothing=.1, augment=augment_for(base.data), **_sgd)
     made = replace(first, epochs=3*base.epochs, convert='qcfs', levels=8, late=.6, num_steps=8, wait=.25)
     return {'converted': made, 'trained on': replace(made, tune=3, tune_lr=.05, distill=.5, grad='rate')}
 

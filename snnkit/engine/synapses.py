@@ -549,10 +549,13 @@ def quantized(
     return _Quantized.apply(x, scale, levels)
 
 # %% ../../nbs/machine_room/26_synapses.ipynb #163f18dc
+def _maps(x): # a map of pixels for each step and image, [T*B, H, W, C]
+    return np.ascontiguousarray(planes(x)).reshape(-1, *x.shape[3:], x.shape[2])
+
 class _Meaned(Function):
     @staticmethod
     def forward(ctx, x, K):
-        a = np.ascontiguousarray(planes(x)).reshape(-1, *x.shape[3:], x.shape[2])
+        a = _maps(x)
         y = fresh(len(a), a.shape[1]//K, a.shape[2]//K, a.shape[3], dtype=a.dtype)
         share(lambda b0, b1, _: kernels()._mean_pool(b0, b1, a, y, K, False), len(a))
         ctx.a = x.shape,K
@@ -563,7 +566,7 @@ class _Meaned(Function):
     def backward(ctx, grad):
         (T,B,C,H,W),K = ctx.a
         n = 1 if is_constant(grad) else T
-        g = np.ascontiguousarray(planes(grad[:n])).reshape(n*B, H//K, W//K, C)
+        g = _maps(grad[:n])
         dx = fresh(n*B, H, W, C, dtype=g.dtype)
         share(lambda b0, b1, _: kernels()._mean_pool(b0, b1, dx, g, K, True), n*B)
         return unplanes(dx, (n, B, C, H, W)).expand(T, B, C, H, W),None
@@ -579,8 +582,7 @@ def mean_pool(
 class _Grown(Function):
     @staticmethod
     def forward(ctx, x, K):
-        T,B,C,H,W = x.shape
-        a = np.ascontiguousarray(planes(x)).reshape(T*B, H, W, C)
+        (T,B,C,H,W),a = x.shape,_maps(x)
         y = fresh(T*B, H//K, W//K, C, dtype=a.dtype)
         share(lambda b0, b1, i: kernels()._growth(b0, b1, a, T, y, K, scratch(i, 'sums', 16*K*K)), B)
         ctx.save_for_backward(x)
@@ -593,8 +595,7 @@ class _Grown(Function):
         (x,),K = ctx.saved_tensors,ctx.K
         T,B,C,H,W = x.shape
         n = 1 if is_constant(grad) else T
-        a = np.ascontiguousarray(planes(x)).reshape(T*B, H, W, C)
-        g = np.ascontiguousarray(planes(grad[:n])).reshape(n*B, H//K, W//K, C)
+        a,g = _maps(x),_maps(grad[:n])
         dx = fresh(n*B, H, W, C, dtype=g.dtype)
         def work(b0, b1, i):
             room = scratch(i, 'sums', 16*K*K),scratch(i, 'firsts', 16*T)
