@@ -596,11 +596,25 @@ def lowest_limit(
         if kept>=least: return float(limit)
     return math.inf
 
+# %% ../nbs/experiment/08_measures.ipynb #13ece5b7
+def soonest(
+    leads:torch.Tensor, # [S, N], as of `asked_after`
+    right:torch.Tensor, # [S, N]
+    steps:list,         # the S numbers of steps
+    loss:float          # of accuracy that may be given away, in points
+)->tuple:               # index of the step after which the first may leave, and the limit from then on
+    "Where images take the fewest steps on average."
+    def taken(i):
+        limit = lowest_limit(leads[i:], right[i:], loss)
+        return torch.tensor(steps)[i:][leaves(leads[i:], limit)].double().mean().item(),i,limit
+    return min(map(taken, range(len(steps))))[1:]
+
 # %% ../nbs/experiment/08_measures.ipynb #e7c7e1b9
 class Exits(NamedTuple):
     "What comes of letting images leave."
+    first:int          # number of steps after which the first images may leave, chosen on validation images
     limit:float        # of the lead, chosen on validation images
-    valid:float        # share of these answered right with it
+    valid:float        # share of these answered right with both
     steps:torch.Tensor # that each test image took, [N]
     right:torch.Tensor # which were answered right, bool, [N]
     costs:pd.Series    # spikes, and `ways` of energy (µJ), of a test image in the mean
@@ -620,13 +634,13 @@ def early_exit(
     need(steps==sorted(set(steps)), f'`steps` is {steps}', 'they must ascend', 'For instance (1, 2, 4).')
     loss = check_number('loss', loss, '[0, 100]', 'Usual are 0 to 0.3 points.')
     leads,right = asked_after(model, valid, steps, batch_size, seed)
-    limit = lowest_limit(leads, right, loss)
-    kept = answers_at(right, leaves(leads, limit))
+    i,limit = soonest(leads, right, steps, loss)
+    kept,steps = answers_at(right[i:], leaves(leads[i:], limit)),steps[i:]
     leads,right = asked_after(model, test, steps, batch_size, seed)
     at,parts = leaves(leads, limit),[]
     for i in at.unique():
         those = (at==i).nonzero().flatten().tolist()
         found = tally_costs(model, Subset(test, those), batch_size, seed).costs(steps[i])
         parts.append(pd.Series(spent(found))*len(those)/len(at))
-    chosen = limit,kept.double().mean().item()
+    chosen = steps[0],limit,kept.double().mean().item()
     return Exits(*chosen, torch.tensor(steps)[at], answers_at(right, at), sum(parts))
