@@ -84,9 +84,10 @@ class RateNeuron(Remembered, LIF):
         start:float=.5,     # membrane before the first step, in thresholds
         grad='rate',        # as for `LIF`
         scale:float=1.,     # the activation that a spike at every step stands for
-        levels:int=None     # of a `QCFS`; None for a `ReLU`
+        levels:int=None,    # of a `QCFS`; None for a `ReLU`
+        signed:bool=False   # may they take spikes back?
     ):
-        super().__init__(1., threshold, 'subtract', 0, grad, start)
+        super().__init__(1., threshold, 'subtract', 0, grad, start, signed)
         self.scale,self.levels = scale,levels
 
     def counterpart(self):
@@ -133,10 +134,9 @@ class Follower:
     "Makes layers over time of a conventional network's, one after another."
     def __init__(self,
         scales:dict, # name of an activation: the scale of its neurons
-        start:float, # of the neurons
-        grad         # of the neurons
+        **neuron     # options of the neurons
     ):
-        self.scales,self.start,self.grad = scales,start,grad
+        self.scales,self.neuron = scales,neuron
 
     def follow(self, m, name, unit):
         "What stands for layer `m`, called `name`, whose input comes in `unit`; and the unit behind it."
@@ -166,7 +166,8 @@ def weighted(self:Follower, m, name, unit):
 def neurons(self:Follower, m, name, unit):
     "Neurons for an activation."
     scale = self.scales[name]
-    return RateNeuron(scale/unit, self.start, self.grad, scale, getattr(m, 'levels', None)),scale
+    told = dict(scale=scale, levels=getattr(m, 'levels', None))
+    return RateNeuron(scale/unit, **told, **self.neuron),scale
 
 @patch
 def chain(self:Follower, m, name, unit):
@@ -198,7 +199,8 @@ def with_scales(
     encoder:Encoder, # first layer of the spiking network
     start:float=.5,  # membrane before the first step, in thresholds
     grad='rate',     # gradient of the neurons, as for `LIF`
-    wait:float=0.    # share of the steps before the readout listens
+    wait:float=0.,   # share of the steps before the readout listens
+    signed:bool=False # may neurons take spikes back?
 )->nn.Sequential:    # images [B, C, H, W] -> scores [B, K], in `eval` mode
     "The spiking network whose neurons stand for given scales."
     if scales is None: scales = dict.fromkeys(activations(ann), 1.)
@@ -206,7 +208,8 @@ def with_scales(
     for end in ('encoder', 'mean', 'readout'): # of a twin: they stand for nothing
         if isinstance(layers.get(end), (nn.Identity, MeanOverTime)): layers.pop(end)
     unit = 1/getattr(encoder, 'max_rate', 1.) # of a spike, or of a constant input
-    net,unit = Follower(scales, start, grad).chain(nn.Sequential(layers), '', unit)
+    neuron = dict(start=start, grad=grad, signed=signed)
+    net,unit = Follower(scales, **neuron).chain(nn.Sequential(layers), '', unit)
     readout = Scores(unit, wait)
     return nn.Sequential(OrderedDict([('encoder', encoder), *net.named_children(), ('readout', readout)])).eval()
 
@@ -303,7 +306,8 @@ def convert(
     percentile:float=99.9, # of the positive activations, for 'percentile'
     grad='rate',           # gradient of the neurons, if they are trained on
     seed:int=0,            # of the encoder's spikes, for 'spike_norm'
-    wait:float=0.          # share of the steps before the readout listens, in [0, 1)
+    wait:float=0.,         # share of the steps before the readout listens, in [0, 1)
+    signed:bool=False      # may neurons take spikes back, by spikes of -1?
 )->nn.Sequential:          # images [B, C, H, W] -> scores [B, K], in `eval` mode
     "A spiking network with the weights of `ann`; raises ValueError, by name, for a layer that it cannot follow."
     check_choice('how', how, conversions)
@@ -311,11 +315,12 @@ def convert(
     need(how=='qcfs' or images is not None, f"`images` is None and `how` {how!r}", 'the scales come from images',
          'Give some hundred training images.')
     if encoder is None: encoder = (Poisson if how=='spike_norm' else Direct)(num_steps)
-    with_scales(ann, None, encoder, start, grad, wait) # can it be followed at all?
+    options = dict(encoder=encoder, start=start, grad=grad, wait=wait, signed=signed)
+    with_scales(ann, None, **options) # can it be followed at all?
     if how=='qcfs': scales = learned_scales(ann)
     elif how=='percentile': scales = percentile_scales(ann, images, percentile)
     else: scales = spike_norm_scales(ann, images, encoder, start, seed=seed)
-    return with_scales(ann, scales, encoder, start, grad, wait)
+    return with_scales(ann, scales, **options)
 
 # %% ../nbs/rivals/13_conversion.ipynb #c0a10031
 def convertible()->nn.Sequential: # images [B, 1, 28, 28] -> scores [B, 10], in `eval` mode

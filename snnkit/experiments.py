@@ -119,6 +119,12 @@ def encoder_of(
     "What makes spikes, or a constant current, of its images."
     return (Direct if config.encoder=='direct' else Poisson)(config.num_steps)
 
+def neurons_of(
+    config:Config # of a run of a converted network
+)->dict:          # what `convert` is told of its neurons and its readout
+    "How its neurons fire and learn, and when its readout listens."
+    return dict(grad=config.grad, wait=config.wait, signed=config.signed)
+
 def unscaled(
     config:Config, # of a run of a converted network
     data:Data      # it has to fit it
@@ -126,7 +132,7 @@ def unscaled(
     "A converted network before anybody knows its weights and scales, ready to load them."
     ann = network(replace(config, **its_twin(config)), data)
     spiking = resolve_name('snnkit.conversion:with_scales')
-    return spiking(ann, None, encoder_of(config), grad=config.grad, wait=config.wait)
+    return spiking(ann, None, encoder_of(config), **neurons_of(config))
 
 # %% ../nbs/experiment/11_experiments.ipynb #761706aa
 def activation_of(
@@ -244,7 +250,7 @@ def left_early(
     energies = {o: float(out.costs[f'{o} (µJ)']) for o in ways}
     costs = dict(energy=energies['effective'], energies=energies, spikes=float(out.costs.spikes))
     said = dict(valid_accuracy=out.valid, test_accuracy=out.right.double().mean().item(), right=pack(out.right))
-    return said | costs | dict(early=dict(limit=out.limit, steps=out.steps.double().mean().item()))
+    return said | costs | dict(early=dict(first=out.first, limit=out.limit, steps=out.steps.double().mean().item()))
 
 # %% ../nbs/experiment/11_experiments.ipynb #3ac8d05e
 def steady_mode()->str: # of the layers, see `use`
@@ -360,7 +366,7 @@ def first_network(
     "The network that a run begins with: drawn from the seed, or its trained twin made spiking."
     if not config.convert: return network(config, data)
     convert,images = resolve('convert', config.convert, conversions),first_batch(data.train, 1000)[0]
-    more = dict(encoder=encoder_of(config), grad=config.grad, wait=config.wait)
+    more = dict(encoder=encoder_of(config)) | neurons_of(config)
     return convert(teacher, images, config.num_steps, config.convert, **more)
 
 # %% ../nbs/experiment/11_experiments.ipynb #d8b35f0e

@@ -33,7 +33,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from . import encoding
 from .core import check_choice, check_number, check_steps, check_whole, need
 from .encoding import Encoder
-from .spikebp import by_charge, check_leak, check_neuron, integrate, is_constant, lif, lif_step, surrogates
+from snnkit.spikebp import (
+    by_charge, check_leak, check_neuron, integrate, is_constant, lif, lif_step, signed_step, surrogates
+)
 
 # %% ../nbs/network/04_layers.ipynb #88ca5ff6
 class Road(NamedTuple):
@@ -422,16 +424,18 @@ class LIF(Neuron):
         reset:str='zero',   # 'zero' or 'subtract'
         refractory:int=0,   # steps of rest after a spike
         grad='spike_bp',    # 'spike_bp', 'bounded', 'straight_through', a surrogate's name, or a slope of `u-threshold`
-        start:float=0.      # membrane before the first step, in thresholds, in [0, 1]
+        start:float=0.,     # membrane before the first step, in thresholds, in [0, 1]
+        signed:bool=False   # may they take spikes back, by spikes of -1? With grad='rate' only
     ):
         super().__init__()
-        check_neuron(leak, threshold, reset, refractory, grad, start)
+        check_neuron(leak, threshold, reset, refractory, grad, start, signed)
         self.leak,self.threshold,self.reset,self.refractory = leak,threshold,reset,refractory
-        self.grad,self.start = grad,start
+        self.grad,self.start,self.signed = grad,start,signed
 
     def options(self):
         "What `lif` is called with, besides the currents."
-        return {o: getattr(self, o) for o in ('leak', 'threshold', 'reset', 'refractory', 'grad', 'start')}
+        names = 'leak','threshold','reset','refractory','grad','start','signed'
+        return {o: getattr(self, o) for o in names}
 
     def check(self, x):
         super().check(x)
@@ -442,7 +446,7 @@ class LIF(Neuron):
         return lif(dense(x), **self.options())
 
     def extra_repr(self):
-        shown = {k: v for k,v in self.options().items() if k!='start' or v}
+        shown = {k: v for k,v in self.options().items() if k not in ('start', 'signed') or v}
         return ', '.join(f'{k}={v!r}' for k,v in shown.items())
 
 # %% ../nbs/network/04_layers.ipynb #0b1ec906
@@ -453,7 +457,9 @@ def step(self:LIF, x, state):
     need(not learns or grad not in ('spike_bp', *by_charge), f'`grad` is {grad!r}',
          'its gradient is known only at the end of the window, not step by step',
          'Call the layer on the whole window, or choose a surrogate such as `atan`.')
+    if self.signed: return signed_step(x, state, self.threshold, self.start)
     options = self.options() | ({} if learns else dict(grad='atan')) # without a gradient any will do
+    del options['signed']
     return lif_step(x, state, **options)
 
 # %% ../nbs/network/04_layers.ipynb #3110b2fb

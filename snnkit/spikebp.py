@@ -8,7 +8,8 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/network/spikebp.html.m
 __all__ = ['by_charge', 'surrogates', 'check_constant', 'check_leak', 'check_neuron', 'check_currents', 'Fire', 'atan', 'sigmoid',
            'fast_sigmoid', 'triangle', 'rectangle', 'fire', 'leak_correction', 'lif_step', 'lif_autograd',
            'lif_forward', 'awake_steps', 'spike_bp_backward', 'surrogate_backward', 'saturated', 'within_range',
-           'of_count', 'rate_backward', 'stop_saturated', 'lif', 'membrane', 'integrate']
+           'of_count', 'rate_backward', 'signed_step', 'signed_forward', 'stop_saturated', 'lif', 'membrane',
+           'integrate']
 
 # %% ../nbs/network/03_spikebp.ipynb #100c5066
 import math
@@ -45,7 +46,8 @@ def check_neuron(
     reset:str,      # 'zero' or 'subtract'
     refractory:int, # steps of rest after a spike, >= 0
     grad,           # name of a gradient, or a derivative of `u - threshold`
-    start:float=0.  # membrane before the first step, in thresholds, in [0, 1]
+    start:float=0., # membrane before the first step, in thresholds, in [0, 1]
+    signed:bool=False # may it take spikes back?
 ):
     "Raise a ValueError unless the options describe a neuron."
     check_leak(leak)
@@ -55,6 +57,9 @@ def check_neuron(
     check_whole('refractory', refractory, 0, 'Give it in time steps.')
     check_constant('start', start)
     check_number('start', start, '[0, 1]', 'It is given in thresholds: usual are 0 and 0.5.')
+    need(signed in (False, True), f'`signed` is {signed!r}', 'it must be True or False', 'Usual is False.')
+    need(not signed or grad=='rate', f'`signed` is True and `grad` {grad!r}',
+         'of spikes that are taken back only the count has a gradient', "Give it grad='rate'.")
     if callable(grad): return
     check_choice('grad', grad, ('spike_bp', 'straight_through', *by_charge, *surrogates))
     counts = leak==1 and reset=='subtract' and refractory==0
@@ -295,8 +300,9 @@ def of_count(
 )->torch.Tensor:    # gradient of one spike more, shape [...]
     "What the spikes that were fired are worth on average, or a step where there are none."
     if is_constant(g): return g[0]
-    count = s.sum(0)
-    of_spikes = (g*s).sum(0)/count.clamp(min=1)
+    fired = s.abs()
+    count = fired.sum(0)
+    of_spikes = (g*fired).sum(0)/count.clamp(min=1)
     return torch.where(count>0, of_spikes, g.mean(0))
 
 def rate_backward(
@@ -307,6 +313,32 @@ def rate_backward(
 )->torch.Tensor:         # gradient of the currents, shape [T, ...]
     "The gradient of a spike count, the same at every step."
     return (of_count(g, s)*inside/threshold).expand(g.shape)
+
+# %% ../nbs/network/03_spikebp.ipynb #7e896696
+def signed_step(
+    x:torch.Tensor,  # current of this step, shape [...]
+    state,           # membrane and spikes so far, as the step before gave them; None at the first step
+    threshold:float, # spike when the membrane is above it
+    start:float=0.   # membrane before the first step, in thresholds
+)->tuple:            # spikes in {-1, 0, 1}, shape [...], and the new state
+    "One step of a neuron that takes back, by a spike of -1, what was one too many (Wang et al. 2022)."
+    m,fired = (torch.full_like(x, start*threshold), torch.zeros_like(x)) if state is None else state
+    u = m+x
+    back = (u<0) & (fired>0)
+    s = (u>threshold).to(x.dtype) - back.to(x.dtype)
+    return s,(u-threshold*s, fired+s)
+
+def signed_forward(
+    x:torch.Tensor,  # input currents, shape [T, ...]
+    threshold:float, # spike when the membrane is above it
+    start:float=0.   # membrane before the first step, in thresholds
+)->torch.Tensor:     # spike train in {-1, 0, 1}, shape [T, ...]
+    "The same over a whole window, without autograd."
+    state,out = None,[]
+    for x_t in x:
+        s,state = signed_step(x_t, state, threshold, start)
+        out.append(s)
+    return torch.stack(out)
 
 # %% ../nbs/network/03_spikebp.ipynb #6f0a10c8
 class _Stop(Function):
@@ -329,11 +361,12 @@ def stop_saturated(
 # %% ../nbs/network/03_spikebp.ipynb #7f78dafe
 class _LIF(Function):
     @staticmethod
-    def forward(ctx, x, leak, threshold, reset, refractory, grad, start):
+    def forward(ctx, x, leak, threshold, reset, refractory, grad, start, signed):
         slope = surrogates.get(grad) if isinstance(grad, str) else grad
         full = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         keep = bool(slope) and ctx.needs_input_grad[0]
-        s,u = lif_forward(full, leak, threshold, reset, refractory, keep, start)
+        if signed: s,u = signed_forward(full, threshold, start),None
+        else: s,u = lif_forward(full, leak, threshold, reset, refractory, keep, start)
         if grad=='rate': u = within_range(full, threshold)
         elif u is not None: u = slope(u.sub_(threshold))
         ctx.save_for_backward(s, u)
@@ -350,7 +383,7 @@ class _LIF(Function):
         if grad=='rate': dx = rate_backward(full, s, slope, threshold)
         elif slope is None: dx = spike_bp_backward(full, s, scale, reset, refractory)
         else: dx = surrogate_backward(full, s, slope, leak, reset, refractory)
-        return dx.to(g.dtype),*[None]*6
+        return dx.to(g.dtype),*[None]*7
 
 # %% ../nbs/network/03_spikebp.ipynb #ce6a7913
 def lif(
@@ -360,13 +393,14 @@ def lif(
     reset:str='zero',    # 'zero' or 'subtract'
     refractory:int=0,    # steps of rest after a spike
     grad='spike_bp',     # 'spike_bp', 'bounded', 'straight_through', 'rate', a surrogate, or a slope of `u-threshold`
-    start:float=0.       # membrane before the first step, in thresholds, in [0, 1]
-)->torch.Tensor:         # spike train in {0, 1}, shape [T, ...]
+    start:float=0.,      # membrane before the first step, in thresholds, in [0, 1]
+    signed:bool=False    # may they take spikes back, by spikes of -1? With 'rate' only
+)->torch.Tensor:         # spike train in {0, 1}, or {-1, 0, 1} if `signed`, shape [T, ...]
     "Leaky integrate-and-fire neurons over a whole window; raises ValueError for options that are no neuron's."
-    check_neuron(leak, threshold, reset, refractory, grad, start)
+    check_neuron(leak, threshold, reset, refractory, grad, start, signed)
     check_currents(x)
     if grad=='bounded': x,grad = stop_saturated(x, threshold),'spike_bp'
-    return _LIF.apply(x, leak, threshold, reset, refractory, grad, start)
+    return _LIF.apply(x, leak, threshold, reset, refractory, grad, start, signed)
 
 # %% ../nbs/network/03_spikebp.ipynb #c93dbc4c
 def membrane(

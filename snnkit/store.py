@@ -69,6 +69,7 @@ class Converted(Recipe):
     tune:int=later(0)               # epochs that a converted network learns with its spikes
     tune_lr:float=later(1e-4)       # and its learning rate at their start
     wait:float=later(0.)            # share of the steps before a converted network's readout listens
+    signed:bool=later(False)        # may a converted network's neurons take spikes back?
 
 # %% ../nbs/experiment/10_store.ipynb #a7e50d18
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ def tidied(
     return out | dict(
         data=named(c.data) or str(c.data), options=plain_options(c.options), seed=check_seed(c.seed),
         ann=flag('ann', c.ann), calibrate=flag('calibrate', c.calibrate), norm_head=flag('norm_head', c.norm_head),
+        signed=flag('signed', c.signed),
         dropout=check_number('dropout', c.dropout, '[0, 1)', 'Lee et al. use 0.2 for VGG9.'),
         lr=check_number('lr', c.lr, '(0, inf)', 'Usual for Adam is 1e-3.'),
         smoothing=check_number('smoothing', c.smoothing, '[0, 1)', 'Usual is 0.1.'),
@@ -206,6 +208,8 @@ def check_converted(
          'Choose `epochs`.')
     need(c.convert or not c.wait, f'`wait` is {c.wait} and `convert` None', 'only a converted network waits',
          'Choose a rule.')
+    need(c.convert or not c.signed, '`signed` is True and `convert` None', 'this is of converted networks',
+         "Choose a rule; of others it is an option of the neurons: `options=dict(signed=True)`.")
     need(c.tune or not (c.convert and c.distill), f'`distill` is {c.distill} and `tune` 0',
          'a converted network that learns nothing has no teacher', 'Choose `tune`.')
 
@@ -235,8 +239,9 @@ def check_config(
     mend = 'A record has to be able to name it; `fit` takes networks of any kind.'
     need(isinstance(c.grad, str), f'`grad` is {c.grad!r}', 'it must be a name', mend)
     o = {} if is_path(c.model) else c.options # of one's own model they may mean anything
-    if c.convert: o = dict(leak=1., reset='subtract') # of every converted neuron
-    check_neuron(o.get('leak', .99), o.get('threshold', 1.), o.get('reset', 'zero'), o.get('refractory', 0), c.grad)
+    if c.convert: o = dict(leak=1., reset='subtract', signed=c.signed) # of every converted neuron
+    usual = dict(leak=.99, threshold=1., reset='zero', refractory=0, signed=False)
+    check_neuron(grad=c.grad, **{k: o.get(k, v) for k,v in usual.items()})
 
 # %% ../nbs/experiment/10_store.ipynb #0b1ecs02
 def check_paths(
@@ -283,7 +288,7 @@ def its_twin(
     config:Config # of a run
 )->dict:          # fields: values
     "What makes of a configuration that of its twin; that of a converted network was there before it had steps."
-    out = dict(ann=True, distill=0., convert=None, tune=0, tune_lr=Config.tune_lr, wait=0., leave=None)
+    out = dict(ann=True, distill=0., convert=None, tune=0, tune_lr=Config.tune_lr, wait=0., signed=False, leave=None)
     if not config.convert: return out
     if config.loss=='tet': out['loss'] = 'cross_entropy' # the same without steps
     return out | {o: getattr(Config, o) for o in _stepped}

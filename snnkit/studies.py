@@ -324,6 +324,9 @@ def rivals(
     return {'trained with spikes': best_for(base)} | by_rule | sizes
 
 # %% ../nbs/experiment/12_studies.ipynb #629699e9
+# neurons that take back what they fired too early, and so need not wait
+_signed = dict(signed=True, grad='rate')
+
 # a VGG of seven convolutions, 2.2 million weights
 deep = dict(plan=[32, 64, 'P', 64, 256, 'P', 256, 256, 'P', 256, 'P'], kernel=3, hidden=256)
 deep |= dict(max_pools=True, early_pools=True, identity=True)
@@ -343,8 +346,8 @@ def photographs(
     base:Config # of the study
 )->dict:        # name: configuration
     "A deep network made spiking, and trained on in few steps."
-    made = replace(deep_source(base), convert='qcfs', levels=8, late=.6, wait=.25)
-    on = {f'trained on, T = {T}': _on(made, T, tune_lr=.005, distill=.5, grad='rate') for T in (4, 2)}
+    made = replace(deep_source(base), convert='qcfs', levels=8, late=.6, **_signed)
+    on = {f'trained on, T = {T}': replace(made, num_steps=T, tune=3, tune_lr=.02, distill=.5) for T in (4, 2)}
     return {'converted': made} | on
 
 # %% ../nbs/experiment/12_studies.ipynb #f20ceeae
@@ -353,8 +356,8 @@ def efficient(
 )->dict:        # name: configuration
     "A small EfficientNet, trained as conventional networks are, made spiking, and trained on."
     first = replace(_small(base), loss='cross_entropy', smoothing=.1, augment=augment_for(base.data), **_sgd)
-    made = replace(first, epochs=3*base.epochs, convert='qcfs', levels=8, late=.6, num_steps=8, wait=.25)
-    return {'converted': made, 'trained on': replace(made, tune=3, tune_lr=.05, distill=.5, grad='rate')}
+    made = replace(first, epochs=3*base.epochs, convert='qcfs', levels=8, late=.6, num_steps=8, **_signed)
+    return {'converted': made, 'trained on': replace(made, tune=3, tune_lr=.05, distill=.5)}
 
 # %% ../nbs/experiment/12_studies.ipynb #a9fd7cd2
 strengths = 0., .03, .1, .3, 1. # of the penalty on synaptic operations
@@ -366,13 +369,14 @@ def economy(
     strength:float=asked# weight of the operations in the error, for twin and spiking network alike
 )->dict:                # name: configuration
     "A network asked for few operations, as its twin was: made spiking, with early exit, and trained on."
-    made = dict(convert='qcfs', levels=4, num_steps=8, wait=.25, precision='bf16')
+    made = dict(convert='qcfs', levels=4, num_steps=8, precision='bf16')
     first = replace(few(base), loss='cross_entropy', smoothing=.1, augment=augment_for(base.data), penalty=strength)
     first = replace(first, epochs=4*base.epochs, **made)
-    whole = _on(first, 4, tune_lr=1e-3, distill=.5)
+    signed = replace(first, **_signed)
+    whole = replace(signed, num_steps=4, tune=3, tune_lr=1e-3, distill=.5)
     each = _on(first, 4, tune_lr=1e-3, loss='tet')
     trained = {'trained on': whole, 'trained on, every step': each}
-    return {'converted': first, 'leaving early': replace(first, leave=.2)} | trained
+    return {'converted': signed, 'leaving early': replace(signed, leave=.1)} | trained
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f44
 def _rivals(base):

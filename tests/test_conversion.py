@@ -81,12 +81,12 @@ def test_the_conventional_network_is_had_back(ann):
     assert error(back.eval(), ann, x)<1e-4
 
 @few
-@given(networks(pools=('avg', 'max', None)), st.sampled_from([1, 4, 9]))
-def test_the_same_spikes_however_layers_compute(ann, T):
+@given(networks(pools=('avg', 'max', None)), st.sampled_from([1, 4, 9]), st.booleans())
+def test_the_same_spikes_however_layers_compute(ann, T, signed):
     "Dense, and by events"
     pytest.importorskip('numba')
     x = images()
-    net,trains = by_its_rule(ann, x, T),[]
+    net,trains = by_its_rule(ann, x, T, signed=signed),[]
     for mode in ('torch', 'numba'):
         with use(mode): trains.append(spike_trains(net, x, LIF))
     for name,s in trains[0].items(): assert (dense(trains[1][name])!=s).float().mean()<.005, name # ties apart
@@ -118,6 +118,25 @@ def test_fewer_steps_wait_as_long_as_a_network_made_for_them():
     found = accuracy_by_steps(nets[8], torch.utils.data.TensorDataset(x, y), [*nets])
     with torch.no_grad(): alone = {T: 100*(net(x).argmax(1)==y).float().mean().item() for T,net in nets.items()}
     assert found['test (%)'].to_dict()==pytest.approx(alone)
+
+@pytest.mark.parametrize('make', [
+    lambda: plain([8, 16, 'P', 16, 16, 'P', 16], hidden=20, kernel=3, num_classes=10, num_steps=8, in_channels=2,
+                  image_size=8, norm='shared', max_pools=True, early_pools=True),
+    lambda: resnet9(width=2, in_channels=2, image_size=8, norm='shared', join='currents')])
+def test_what_is_taken_back_brings_counts_nearer(make):
+    "Of deep networks whose norms shift their currents; their spikes are three-valued, and their twins what they were"
+    x,errors = images(16),[]
+    for seed in range(3):
+        torch.manual_seed(seed)
+        ann = settled(twin(make()))
+        usual,back = (convert(ann, x, 8, percentile=100, signed=o) for o in (False, True))
+        with torch.no_grad(): errors.append([(net(x)-ann(x)).square().mean().item() for net in (usual, back)])
+        with torch.no_grad(): trains = {n: dense(s) for n,s in spike_trains(back, x, LIF).items()}
+        assert all(set(s.unique().tolist())<={-1., 0., 1.} for s in trains.values())
+        assert any((s<0).any() for s in trains.values())
+        with torch.no_grad(): assert torch.allclose(twin(back)(x), ann(x), atol=1e-4)
+    usual,back = torch.tensor(errors).mean(0)
+    assert back<.9*usual
 
 def test_a_start_at_nothing_underestimates():
     "By half a threshold over T in the mean, where no neuron is cut off or silent"

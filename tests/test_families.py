@@ -5,6 +5,7 @@ from snnkit import experiments as E
 from snnkit.conversion import convert
 from snnkit.data import Images,load
 from snnkit.experiments import Config,Store,key,run
+from snnkit.layers import LIF
 from snnkit.models import twin
 from snnkit.stdp import DiehlCook
 from snnkit.training import evaluate,load_weights
@@ -34,13 +35,15 @@ def weights_of(c, file):
     load_weights(net, file)
     return net.eval()
 
-@pytest.mark.parametrize('how, levels, encoder, wait', [
-    ('qcfs', 4, 'direct', 0.),
-    ('percentile', None, 'direct', .25),
-    ('spike_norm', None, 'poisson', 0.)])
-def test_a_run_converts_its_twin(tmp_path, how, levels, encoder, wait):
+@pytest.mark.parametrize('how, levels, encoder, wait, signed', [
+    ('qcfs', 4, 'direct', 0., False),
+    ('qcfs', 4, 'direct', 0., True),
+    ('percentile', None, 'direct', .25, False),
+    ('spike_norm', None, 'poisson', 0., False)])
+def test_a_run_converts_its_twin(tmp_path, how, levels, encoder, wait, signed):
     "The twin is trained first, and is a run of its own; its weights are those of the converted network."
-    c = replace(ann_first, convert=how, levels=levels, encoder=encoder, wait=wait)
+    given = dict(grad='rate', signed=True) if signed else {}
+    c = replace(ann_first, convert=how, levels=levels, encoder=encoder, wait=wait, **given)
     store = Store(tmp_path/'r')
     r = run(c, store, quiet=True, weights=tmp_path/'w')
     its = replace(c, **E.its_twin(c))
@@ -51,15 +54,18 @@ def test_a_run_converts_its_twin(tmp_path, how, levels, encoder, wait):
     x = E.data_for(c).test[:50][0]
     with torch.no_grad(): assert torch.allclose(twin(net)(x), ann(x), atol=1e-5)
     assert net[-1].wait==wait and accuracy(net, c)==r['test_accuracy']
+    assert {m.signed for m in net.modules() if isinstance(m, LIF)}=={signed}
     assert r['history']==[] and [*r['steps']]==['1', '2', '4', '8']
     assert r['steps']['8']['test_accuracy']==pytest.approx(r['test_accuracy'])
     assert r['steps']['8']['energies']['effective']>r['steps']['1']['energies']['effective']
 
-def test_a_converted_network_learns_on(tmp_path):
+@pytest.mark.parametrize('signed', [False, True])
+def test_a_converted_network_learns_on(tmp_path, signed):
     "With its own learning rate, from the weights of the twin that other runs have trained."
-    store,on = Store(tmp_path/'r'),replace(ann_first, tune=1, grad='rate')
+    store,on = Store(tmp_path/'r'),replace(ann_first, tune=1, grad='rate', signed=signed)
     slow,fast = (replace(on, tune_lr=lr) for lr in (1e-9, 1e-2))
-    kinds = ann_first, replace(on, tune=2, grad='atan', num_steps=2), slow, fast
+    unlike = replace(on, tune=2, grad='atan', signed=False, num_steps=2)
+    kinds = replace(on, tune=0), unlike, slow, fast
     found = [run(c, store, quiet=True) for c in kinds]
     for c,r in zip(kinds, found): assert (len(r['history']), len(r['steps']))==(c.tune, c.num_steps.bit_length())
     assert len([*(tmp_path/'cache').rglob('teachers/*.safetensors')])==1 # one twin for all

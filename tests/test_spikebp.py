@@ -4,11 +4,11 @@ import pytest, torch
 from hypothesis import given, settings, strategies as st
 from snnkit import layers
 from snnkit.core import seeded
-from snnkit.encoding import poisson
-from snnkit.models import lenet
-from snnkit.layers import LIF
+from snnkit.encoding import Direct, poisson
+from snnkit.models import lenet, vgg
+from snnkit.layers import LIF, use
 from snnkit.spikebp import (by_charge, fire, integrate, leak_correction, lif, lif_autograd, lif_step, membrane,
-                            surrogates)
+                            signed_step, surrogates)
 
 grads = 'spike_bp', 'straight_through', *surrogates
 few = settings(max_examples=60, deadline=None, derandomize=True)
@@ -195,6 +195,47 @@ def test_a_rate_reads_its_gradient_where_the_neuron_fired():
     g = torch.tensor([100., 3., 100., 100.]).view(4, 1)
     s,dx = gradient(lif, x, g, grad='rate', **whole)
     assert s.flatten().tolist()==[0, 1, 0, 0] and dx.flatten().tolist()==[3]*4
+
+@few
+@given(st.floats(.2, 3), st.floats(0, 1), st.integers(1, 40), st.integers(0, 10**6))
+def test_what_was_fired_too_early_is_taken_back(threshold, start, T, seed):
+    "No charge is lost, nobody takes back what he has not fired, and what fires alone fires as ever"
+    x = currents(T, (30,), seed)
+    state,out = None,[]
+    for x_t in x:
+        s,state = signed_step(x_t, state, threshold, start)
+        out.append(s)
+    s,(u,fired) = torch.stack(out),state
+    assert_close(u+threshold*s.sum(0), start*threshold+x.sum(0))
+    assert fired.equal(s.sum(0)) and s.cumsum(0).min()>=0 and set(s.unique().tolist())<={-1, 0, 1}
+    options = whole | dict(threshold=threshold, start=start, grad='rate')
+    assert lif(x, signed=True, **options).equal(s)
+    assert lif(x.abs(), signed=True, **options).equal(lif(x.abs(), **options))
+
+def test_a_spike_that_is_taken_back_counts_for_the_gradient():
+    "Its step is one of those at which the count changed"
+    x = torch.tensor([1.6, -1.2, 1., .1]).view(4, 1)
+    g = torch.tensor([1., 2., 6., 100.]).view(4, 1)
+    s,dx = gradient(lif, x, g, grad='rate', signed=True, **whole)
+    assert s.flatten().tolist()==[1, -1, 1, 0] and dx.flatten().tolist()==[3]*4
+
+def test_only_a_rate_has_a_gradient_for_signed_spikes():
+    for make in (lambda **o: lif(torch.rand(5, 2), **o), LIF):
+        with pytest.raises(ValueError, match='`signed` is True and'): make(signed=True, grad='atan', **whole)
+        with pytest.raises(ValueError, match='`signed` is 2'): make(signed=2, grad='rate', **whole)
+
+@pytest.mark.parametrize('norm', [None, 'shared'])
+def test_signed_spikes_by_events_are_those_of_torch(norm):
+    "Through pools, residual sums and norms, and so are their gradients"
+    torch.manual_seed(0)
+    options = whole | dict(grad='rate', signed=True, norm=norm, image_size=12, num_classes=3, in_channels=2)
+    for net in (lenet(encoder=Direct(6), **options), vgg(encoder=Direct(6), depth=5, pool_neurons=False, **options)):
+        x,found = torch.rand(4, 2, 12, 12, generator=seeded(0)),[]
+        for mode in ('torch', 'numba'):
+            with use(mode): y = net(x)
+            grads = torch.autograd.grad(y.square().sum(), [*net.parameters()])
+            found.append((y.detach(), *grads))
+        for a,b in zip(*found): torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 def test_a_network_learns_by_rates():
     "A step down the gradient makes the error smaller, whoever computes, and neurons that were silent get a share"

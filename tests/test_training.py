@@ -866,14 +866,16 @@ def test_looking_draws_by_its_own_seed():
     a,b,c = look(1),look(1),look(2)
     assert a.equal(b) and not a.equal(c) and torch.rand(3).equal(want) and not a.equal(want)
 
-@pytest.mark.parametrize('grad', ['spike_bp', 'bounded', 'rate', 'atan'])
-def test_operations_are_asked_for_under_every_rule(grad):
+rules = [(o, False) for o in ('spike_bp', 'bounded', 'rate', 'atan')] + [('rate', True)]
+
+@pytest.mark.parametrize('grad,signed', rules)
+def test_operations_are_asked_for_under_every_rule(grad, signed):
     "The penalty's gradient reaches the first layer, by events as by plain torch, and a step along it saves operations"
     soft = dict(leak=1., reset='subtract') if grad=='rate' else {}
     found = []
     for mode in ('torch', 'numba'):
         torch.manual_seed(0)
-        net = lenet(num_steps=6, kappa=6., grad=grad, encoder=Direct(6), **soft)
+        net = lenet(num_steps=6, kappa=6., grad=grad, encoder=Direct(6), signed=signed, **soft)
         x,y = torch.rand(8, 1, 28, 28),torch.arange(8)
         def asked(weight): return OpsPenalty(cross_entropy, weight).answer(net, x, y)[0]
         with use(mode):

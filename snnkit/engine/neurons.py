@@ -27,6 +27,7 @@ class Neuron(NamedTuple):
     refractory:int=0                   # steps of rest after a spike
     scaled:bool=False                  # spike-BP's factor NG/threshold on the gradient?
     start:np.float32=np.float32(0)     # membrane before the first step
+    signed:bool=False                  # may they take spikes back?
 
 # %% ../../nbs/machine_room/22_neurons.ipynb #4834d19d
 @inner
@@ -208,6 +209,14 @@ def _fire(m, cell, s): # spikes of a step, and what is left of the membranes
         m[i] = leak*(m[i] - threshold*s[i] if cell.soft else m[i]*(one-s[i]))
 
 @inner
+def _fire_or_take_back(m, fired, cell, s): # the same of signed neurons, which remember what they have fired
+    one,none,threshold = np.float32(1),np.float32(0),cell.threshold
+    for i in range(len(m)):
+        s[i] = np.float32(m[i]>threshold) - np.float32(m[i]<none)*np.float32(fired[i]>none)
+        fired[i] += s[i]
+        m[i] -= threshold*s[i]
+
+@inner
 def _add(total, x):
     for i in range(len(x)): total[i] += x[i]
 
@@ -219,15 +228,17 @@ def _dense_scan(b0, b1, x, norm, cell, spikes, charge, u):
     for b in range(b0, b1):
         for start in range(0, N, u.shape[1]):
             n = min(N-start, u.shape[1])
-            m,f = u[0, :n],u[1, :n] # as arrays of their own: in vector instructions
+            m,f,fired = u[0, :n],u[1, :n],u[2, :n] # as arrays of their own: in vector instructions
             m[:] = cell.start
+            fired[:] = 0
             if charge is not None: charge[b, start:start+n] = 0
             for t in range(T):
                 i = (t*B+b)*N+start
                 _take(x, i, f)
                 if charge is not None: _add(charge[b, start:start+n], f)
                 _charge(m, f, norm, t)
-                _fire(m, cell, f)
+                if cell.signed: _fire_or_take_back(m, fired, cell, f)
+                else: _fire(m, cell, f)
                 _give(f, spikes, i)
 
 # %% ../../nbs/machine_room/22_neurons.ipynb #0b1ec822

@@ -93,7 +93,7 @@ def neuron_options(
 )->dict:      # what `lif` is called with, or None if it is more than the kernels know
     "Options of neurons that a kernel may compute; raises ValueError as `lif` does."
     options = layer.options()
-    names = 'leak','threshold','reset','refractory','grad','start'
+    names = 'leak','threshold','reset','refractory','grad','start','signed'
     known = {o: options.pop(o) for o in names}
     if any(options.values()) or any(isinstance(o, torch.Tensor) for o in known.values()): return None
     check_neuron(**known)
@@ -214,7 +214,8 @@ def _begin(o): return o['start']*o['threshold'] # the membrane before the first 
 
 def _cell(o): # neurons with the options `o`, as the kernels know them
     leak,threshold,begin = (np.float32(v) for v in (o['leak'], o['threshold'], _begin(o)))
-    return kernels().Neuron(leak, threshold, o['reset']=='subtract', o['refractory'], o['grad']=='spike_bp', begin)
+    scaled,soft = o['grad']=='spike_bp',o['reset']=='subtract'
+    return kernels().Neuron(leak, threshold, soft, o['refractory'], scaled, begin, o['signed'])
 
 def spikes_of(
     layer:LIF,      # the neurons
@@ -231,7 +232,8 @@ def spikes_of(
         x = stop_saturated(dense(x), options['threshold'])
         options |= dict(grad='spike_bp')
     refractory,grad = options['refractory'],options['grad']
-    if not learns or grad in ('spike_bp', 'straight_through'): return _behind(x, _cell(options), refractory)
+    of_spikes = not learns or grad in ('spike_bp', 'straight_through')
+    if of_spikes and not options['signed']: return _behind(x, _cell(options), refractory)
     return _with_surrogate(x, _cell(options), grad) if _has_surrogate(options) else None
 
 # %% ../../nbs/machine_room/27_roads.ipynb #b57c2566

@@ -447,7 +447,7 @@ def _dense_spikes(x, line, cell, charge=None): # and how the currents lie in mem
     a = line.x.reshape(*x.shape[:2], -1) if line else _rows(x, last)
     norm,m = line.tiled() if line else (None, 2**9)
     s,k = fresh(*a.shape, dtype=a.dtype),kernels()
-    def work(b0, b1, i): k._dense_scan(b0, b1, a, norm, cell, s, charge, scratch(i, 'run', 2*m).reshape(2, m))
+    def work(b0, b1, i): k._dense_scan(b0, b1, a, norm, cell, s, charge, scratch(i, 'run', 3*m).reshape(3, m))
     share(work, a.shape[1])
     return _unrows(s, x.shape, last),a,last,norm,m
 
