@@ -100,7 +100,8 @@ def model_arguments(
     encoder = Direct(config.num_steps) if config.encoder=='direct' else None
     more = {k: getattr(config, k) for k in ('num_steps', 'norm', 'dropout', 'grad', 'norm_head')}
     sizes = {k: v for k,v in dict(kappa=config.kappa, readout=config.readout).items() if v is not None}
-    return shape | more | sizes | dict(encoder=encoder)
+    signed = dict(signed=True) if config.signed else {} # which not every class of neurons takes
+    return shape | more | sizes | signed | dict(encoder=encoder)
 
 # what a model need not take if it is so
 left_out = dict(num_steps=Config.num_steps, norm=None, dropout=0., grad=Config.grad, encoder=None,

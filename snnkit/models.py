@@ -28,8 +28,8 @@ from torch import nn
 from .core import check_choice, check_number, check_whole, need, own_stream
 from .encoding import Encoder
 from snnkit.layers import (
-    IF, LIF, AvgPool2d, Conv2d, Dropout, Flatten, Integrator, Linear, MaxPool2d, Neuron, Norm, OverTime, Poisson,
-    Residual, Subsample, check_module, dense, make_norm, use, watch
+    IF, LIF, AvgPool2d, Conv2d, Dropout, Flatten, Gate, Integrator, Linear, MaxPool2d, Neuron, Norm, OverTime,
+    Poisson, Residual, Subsample, check_module, dense, make_norm, use, watch
 )
 
 # %% ../nbs/network/05_models.ipynb #0b1ec741
@@ -193,10 +193,10 @@ def fire(self:Parts, n):
 @patch
 def pool(self:Parts, k, size=2, of_spikes=True):
     "Pool `k` over `size` x `size` pixels and its neuron, if it has one; a pool of currents has none."
-    if self.max_pools: return {f'pool{k}': MaxPool2d(size)}
+    grad = self.neuron.get('grad', 'spike_bp')
+    if self.max_pools: return {f'pool{k}': (Gate if grad=='rate' else MaxPool2d)(size)}
     layers = {f'pool{k}': AvgPool2d(size)}
     if not (self.pool_neurons and of_spikes): return layers
-    grad = self.neuron.get('grad', 'spike_bp')
     reset = 'subtract' if grad=='rate' else 'zero'
     return layers | {f'if{k}': IF(reset=reset, grad='straight_through' if grad in ('spike_bp', 'bounded') else grad)}
 

@@ -69,7 +69,7 @@ class Converted(Recipe):
     tune:int=later(0)               # epochs that a converted network learns with its spikes
     tune_lr:float=later(1e-4)       # and its learning rate at their start
     wait:float=later(0.)            # share of the steps before a converted network's readout listens
-    signed:bool=later(False)        # may a converted network's neurons take spikes back?
+    signed:bool=later(False)        # may neurons take spikes back? Of any network that learns by the rate
 
 # %% ../nbs/experiment/10_store.ipynb #a7e50d18
 @dataclass(frozen=True)
@@ -208,8 +208,8 @@ def check_converted(
          'Choose `epochs`.')
     need(c.convert or not c.wait, f'`wait` is {c.wait} and `convert` None', 'only a converted network waits',
          'Choose a rule.')
-    need(c.convert or not c.signed, '`signed` is True and `convert` None', 'this is of converted networks',
-         "Choose a rule; of others it is an option of the neurons: `options=dict(signed=True)`.")
+    need(not (c.ann and c.signed), '`signed` is True and `ann` True', 'a twin has no spikes to take back',
+         'Leave one out.')
     need(c.tune or not (c.convert and c.distill), f'`distill` is {c.distill} and `tune` 0',
          'a converted network that learns nothing has no teacher', 'Choose `tune`.')
 
@@ -238,10 +238,10 @@ def check_config(
          "Take loss='cross_entropy'.")
     mend = 'A record has to be able to name it; `fit` takes networks of any kind.'
     need(isinstance(c.grad, str), f'`grad` is {c.grad!r}', 'it must be a name', mend)
-    o = {} if is_path(c.model) else c.options # of one's own model they may mean anything
-    if c.convert: o = dict(leak=1., reset='subtract', signed=c.signed) # of every converted neuron
-    usual = dict(leak=.99, threshold=1., reset='zero', refractory=0, signed=False)
-    check_neuron(grad=c.grad, **{k: o.get(k, v) for k,v in usual.items()})
+    counts = c.convert or is_path(c.model) # so do converted neurons; options of one's own model may mean anything
+    o = dict(leak=1., reset='subtract') if counts else c.options
+    usual = dict(leak=.99, threshold=1., reset='zero', refractory=0)
+    check_neuron(grad=c.grad, signed=c.signed, **{k: o.get(k, v) for k,v in usual.items()})
 
 # %% ../nbs/experiment/10_store.ipynb #0b1ecs02
 def check_paths(

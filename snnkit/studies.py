@@ -342,13 +342,22 @@ def deep_source(
     first = in_few_steps(replace(base, model='snnkit.models:plain', options=base.options | deep), 8)
     return replace(first, norm='shared', augment='erased', loss='cross_entropy', smoothing=.1, epochs=100, **_sgd)
 
+def _by_spike_bp(base): # a VGG on Poisson spikes, with what its twin is trained by
+    told = dict(loss='cross_entropy', smoothing=.1, augment='flip', precision='bf16')
+    return replace(_seven(base), norm='shared', epochs=12, num_steps=10, **told)
+
 def photographs(
     base:Config # of the study
 )->dict:        # name: configuration
-    "A deep network made spiking, and trained on in few steps."
-    made = replace(deep_source(base), convert='qcfs', levels=8, late=.6, **_signed)
-    on = {f'trained on, T = {T}': replace(made, num_steps=T, tune=3, tune_lr=.02, distill=.5) for T in (4, 2)}
-    return {'converted': made} | on
+    "A deep network made spiking and trained on; with spikes from the start; and a smaller one by spike-BP."
+    first = deep_source(base)
+    made = replace(first, convert='qcfs', levels=8, late=.6)
+    signed,unsigned = replace(made, **_signed),replace(made, wait=.25)
+    on = {f'trained on, T = {T}': replace(signed, num_steps=T, tune=3, tune_lr=.02, distill=.5) for T in (4, 2)}
+    counting = first.options | dict(leak=1., start=.5)
+    scratch = replace(first, options=counting, num_steps=4, epochs=40, **_signed)
+    made_so = {'converted': signed, 'converted, unsigned': unsigned} | on
+    return made_so | {'from scratch': scratch, 'spike-BP': _by_spike_bp(base)}
 
 # %% ../nbs/experiment/12_studies.ipynb #f20ceeae
 def efficient(

@@ -161,7 +161,12 @@ def test_who_cannot_answer_early_is_told(tmp_path):
     with pytest.raises(ValueError, match='`leave` is 0.1'): run(c, tmp_path, quiet=True)
 
 def test_neurons_are_checked_with_their_options():
-    assert E.network(replace(tiny, grad='rate', options=dict(leak=1., reset='subtract')), E.data_for(tiny)).lif1.leak==1
+    counts = replace(tiny, grad='rate', options=dict(leak=1., reset='subtract'))
+    for signed in (False, True):
+        neurons = E.network(replace(counts, signed=signed), E.data_for(tiny)).lif1
+        assert neurons.leak==1 and neurons.signed==signed
+    with pytest.raises(ValueError, match='`signed` is True and `ann` True'): replace(counts, ann=True, signed=True)
+    assert not replace(replace(counts, signed=True), **E.its_twin(counts)).signed
     for wrong,text in {'leak': 1.5, 'reset': 'soft'}.items():
         with pytest.raises(ValueError, match=f'`{wrong}`'): Config(options={wrong: text})
     with pytest.raises(ValueError, match="`grad` is 'rate' with leak=0.99"): Config(grad='rate')
@@ -471,7 +476,7 @@ def test_a_run_counts_once(record):
         with pytest.raises(ValueError, match='`records` is empty'): f([])
 
 networks = dict(ablation=12, norms=16, depths=16, bounded=12, folds=10, families=12, depthwise=4, recipe=35, headline=2,
-                rivals=10, tuned=11, photographs=4, economy=17, cures=20, efficient=3)
+                rivals=10, tuned=11, photographs=9, economy=17, cures=20, efficient=3)
 
 @pytest.mark.parametrize('name, n', networks.items())
 def test_a_study_has_every_run_once(name, n):
