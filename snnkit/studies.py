@@ -198,8 +198,9 @@ def cures(
     leaks = {'learned leak': dict(cell='snnkit.layers:PLIF'), 'no leak': dict(leak=1.)}
     made = {k: replace(first, options=first.options | o) for k,o in (between | wider | leaks).items()}
     by_rate = replace(made['no leak'], grad='rate')
+    rates = {'no leak, gradient of the rate': by_rate, 'signed spikes': replace(by_rate, signed=True)}
     others = {'a norm a step': replace(first, norm='step'), 'eight steps': replace(first, num_steps=8)}
-    return {'as it is': first} | made | others | {'no leak, gradient of the rate': by_rate}
+    return {'as it is': first} | made | others | rates
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f31
 def _with(c, **fields): return c,replace(c, **fields)
