@@ -480,9 +480,10 @@ class IF(LIF):
         reset:str='zero',       # 'zero' or 'subtract'
         refractory:int=0,       # steps of rest after a spike
         grad='straight_through', # as for `LIF`
-        start:float=0.          # membrane before the first step, in thresholds, in [0, 1]
+        start:float=0.,         # membrane before the first step, in thresholds, in [0, 1]
+        signed:bool=False       # as for `LIF`
     ):
-        super().__init__(1., threshold, reset, refractory, grad, start)
+        super().__init__(1., threshold, reset, refractory, grad, start, signed)
 
     def counterpart(self): return nn.Identity()
 

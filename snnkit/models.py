@@ -197,8 +197,9 @@ def pool(self:Parts, k, size=2, of_spikes=True):
     if self.max_pools: return {f'pool{k}': (Gate if grad=='rate' else MaxPool2d)(size)}
     layers = {f'pool{k}': AvgPool2d(size)}
     if not (self.pool_neurons and of_spikes): return layers
-    reset = 'subtract' if grad=='rate' else 'zero'
-    return layers | {f'if{k}': IF(reset=reset, grad='straight_through' if grad in ('spike_bp', 'bounded') else grad)}
+    rule = dict(grad='straight_through') if grad in ('spike_bp', 'bounded') else dict(grad=grad)
+    if grad=='rate': rule |= dict(reset='subtract', signed=self.neuron.get('signed', False))
+    return layers | {f'if{k}': IF(**rule)}
 
 # %% ../nbs/network/05_models.ipynb #82d03f5e
 @patch
