@@ -434,8 +434,8 @@ class LIF(Neuron):
 
     def options(self):
         "What `lif` is called with, besides the currents."
-        names = 'leak','threshold','reset','refractory','grad','start','signed'
-        return {o: getattr(self, o) for o in names}
+        told = {o: getattr(self, o) for o in ('leak', 'threshold', 'reset', 'refractory', 'grad', 'start')}
+        return told | dict(signed=True) if self.signed else told
 
     def check(self, x):
         super().check(x)
@@ -446,7 +446,7 @@ class LIF(Neuron):
         return lif(dense(x), **self.options())
 
     def extra_repr(self):
-        shown = {k: v for k,v in self.options().items() if k not in ('start', 'signed') or v}
+        shown = {k: v for k,v in self.options().items() if k!='start' or v}
         return ', '.join(f'{k}={v!r}' for k,v in shown.items())
 
 # %% ../nbs/network/04_layers.ipynb #0b1ec906
@@ -459,7 +459,6 @@ def step(self:LIF, x, state):
          'Call the layer on the whole window, or choose a surrogate such as `atan`.')
     if self.signed: return signed_step(x, state, self.threshold, self.start)
     options = self.options() | ({} if learns else dict(grad='atan')) # without a gradient any will do
-    del options['signed']
     return lif_step(x, state, **options)
 
 # %% ../nbs/network/04_layers.ipynb #3110b2fb

@@ -220,10 +220,12 @@ def draw_membrane(
     threshold:float, # of the neuron; None if it is not known
     title:str        # what is seen
 ):
-    "One neuron's membrane with `threshold`; a tick above for every spike."
+    "One neuron's membrane with `threshold`; a tick above for every spike, red where one is taken back."
     ax.plot(u, '.-', color='grey', lw=1, ms=4)
     if threshold is not None: ax.axhline(threshold, color='black', ls='--', lw=.8)
-    ax.vlines(s.nonzero()[:, 0], .85, .97, transform=ax.get_xaxis_transform(), color='black', lw=1.5)
+    for sign,colour in ((1, 'black'), (-1, 'C3')):
+        at = (s==sign).nonzero()[:, 0]
+        ax.vlines(at, .85, .97, transform=ax.get_xaxis_transform(), color=colour, lw=1.5)
     ax.set_title(title, fontsize=9, loc='left')
     ax.set_ylabel('membrane $u_t$', fontsize=9)
 

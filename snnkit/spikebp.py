@@ -331,14 +331,16 @@ def signed_step(
 def signed_forward(
     x:torch.Tensor,  # input currents, shape [T, ...]
     threshold:float, # spike when the membrane is above it
+    keep:bool=False, # keep the potentials?
     start:float=0.   # membrane before the first step, in thresholds
-)->torch.Tensor:     # spike train in {-1, 0, 1}, shape [T, ...]
+)->tuple:            # spike train in {-1, 0, 1}, [T, ...], and potentials before reset [T, ...] or None
     "The same over a whole window, without autograd."
-    state,out = None,[]
+    state,out,u = None,[],[]
     for x_t in x:
         s,state = signed_step(x_t, state, threshold, start)
         out.append(s)
-    return torch.stack(out)
+        if keep: u.append(state[0]+threshold*s)
+    return torch.stack(out),torch.stack(u) if keep else None
 
 # %% ../nbs/network/03_spikebp.ipynb #6f0a10c8
 class _Stop(Function):
@@ -365,7 +367,7 @@ class _LIF(Function):
         slope = surrogates.get(grad) if isinstance(grad, str) else grad
         full = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         keep = bool(slope) and ctx.needs_input_grad[0]
-        if signed: s,u = signed_forward(full, threshold, start),None
+        if signed: s,u = signed_forward(full, threshold, start=start)
         else: s,u = lif_forward(full, leak, threshold, reset, refractory, keep, start)
         if grad=='rate': u = within_range(full, threshold)
         elif u is not None: u = slope(u.sub_(threshold))
@@ -409,12 +411,14 @@ def membrane(
     threshold:float=1.,  # spike when the membrane is above it
     reset:str='zero',    # 'zero' or 'subtract'
     refractory:int=0,    # steps of rest after a spike
-    start:float=0.       # membrane before the first step, in thresholds, in [0, 1]
+    start:float=0.,      # membrane before the first step, in thresholds, in [0, 1]
+    signed:bool=False    # may they take spikes back?
 )->tuple:                # potentials before the reset and spike train, both of shape [T, ...]
     "Potentials of the neurons that `lif` computes, for looking at; raises ValueError as it does."
-    check_neuron(leak, threshold, reset, refractory, 'spike_bp', start)
+    check_neuron(leak, threshold, reset, refractory, 'rate' if signed else 'spike_bp', start, signed)
     check_currents(x)
-    s,u = lif_forward(x.detach(), leak, threshold, reset, refractory, True, start)
+    if signed: s,u = signed_forward(x.detach(), threshold, True, start)
+    else: s,u = lif_forward(x.detach(), leak, threshold, reset, refractory, True, start)
     return u,s
 
 # %% ../nbs/network/03_spikebp.ipynb #ff8394e6

@@ -210,6 +210,8 @@ def test_what_was_fired_too_early_is_taken_back(threshold, start, T, seed):
     assert fired.equal(s.sum(0)) and s.cumsum(0).min()>=0 and set(s.unique().tolist())<={-1, 0, 1}
     options = whole | dict(threshold=threshold, start=start, grad='rate')
     assert lif(x, signed=True, **options).equal(s)
+    seen = {k: v for k,v in options.items() if k!='grad'}
+    assert membrane(x, signed=True, **seen)[1].equal(s)
     assert lif(x.abs(), signed=True, **options).equal(lif(x.abs(), **options))
 
 def test_a_spike_that_is_taken_back_counts_for_the_gradient():

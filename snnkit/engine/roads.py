@@ -93,8 +93,8 @@ def neuron_options(
 )->dict:      # what `lif` is called with, or None if it is more than the kernels know
     "Options of neurons that a kernel may compute; raises ValueError as `lif` does."
     options = layer.options()
-    names = 'leak','threshold','reset','refractory','grad','start','signed'
-    known = {o: options.pop(o) for o in names}
+    names = 'leak','threshold','reset','refractory','grad','start'
+    known = {o: options.pop(o) for o in names} | dict(signed=options.pop('signed', False))
     if any(options.values()) or any(isinstance(o, torch.Tensor) for o in known.values()): return None
     check_neuron(**known)
     return known
