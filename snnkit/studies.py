@@ -127,6 +127,8 @@ def published(
     return pd.DataFrame(rows, columns=['work', *columns]).set_index('work').sort_values('test (%)')
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f1e
+_entropy = dict(loss='cross_entropy', smoothing=.1) # what networks of classes are usually trained by
+
 def in_few_steps(
     base:Config,    # by spike-BP on Poisson spikes, say
     num_steps:int=4 # time steps T
@@ -255,7 +257,7 @@ def best_for(
     "The network of the headline: a LeNet by spike-BP for digits, a VGG in few steps for anything else."
     name,augment = named(base.data),augment_for(base.data)
     if name in ('digits', 'MNIST'): return replace(base, norm='shared', augment=augment, epochs=2*base.epochs)
-    soft = replace(few(base), loss='cross_entropy', smoothing=.1, augment=augment)
+    soft = replace(few(base), augment=augment, **_entropy)
     if name=='FashionMNIST': return replace(soft, distill=.5, epochs=4*base.epochs)
     return replace(soft, epochs=6*base.epochs)
 
@@ -267,7 +269,7 @@ def source_for(
     base:Config # of the study
 )->Config:      # of a run whose twin can be converted
     "The headline's network, with what a conventional network of classes is usually trained by."
-    return replace(best_for(base), loss='cross_entropy', smoothing=.1, distill=0., encoder='direct')
+    return replace(best_for(base), distill=0., encoder='direct', **_entropy)
 
 quantized = dict(lenet=dict(levels=8, dropout=.2), vgg=dict(levels=4)) # what did best on validation images
 
@@ -345,7 +347,7 @@ def deep_source(
     photos = named(base.data) in ('CIFAR10', 'CIFAR10-JPEG')
     plan,augment,epochs = (deep, 'erased', 100) if photos else (wide, augment_for(base.data), 20)
     first = in_few_steps(replace(base, model='snnkit.models:plain', options=base.options | plan), 8)
-    return replace(first, norm='shared', augment=augment, loss='cross_entropy', smoothing=.1, epochs=epochs, **_sgd)
+    return replace(first, norm='shared', augment=augment, epochs=epochs, **_entropy, **_sgd)
 
 def accurate(
     base:Config # of the study
@@ -356,8 +358,8 @@ def accurate(
 
 # %% ../nbs/experiment/12_studies.ipynb #6d156845
 def _by_spike_bp(base): # a VGG on Poisson spikes, with what its twin is trained by
-    told = dict(loss='cross_entropy', smoothing=.1, augment='flip', precision='bf16')
-    return replace(_seven(base), norm='shared', epochs=12, num_steps=10, **told)
+    flipped = replace(_seven(base), norm='shared', augment='flip', epochs=12, **_entropy)
+    return replace(flipped, num_steps=10, precision='bf16')
 
 def photographs(
     base:Config # of the study
@@ -377,7 +379,7 @@ def efficient(
     base:Config # of the study
 )->dict:        # name: configuration
     "A small EfficientNet, trained as conventional networks are, made spiking, and trained on."
-    first = replace(_small(base), loss='cross_entropy', smoothing=.1, augment=augment_for(base.data), **_sgd)
+    first = replace(_small(base), augment=augment_for(base.data), **_entropy, **_sgd)
     made = replace(first, epochs=3*base.epochs, convert='qcfs', levels=8, late=.6, num_steps=8, **_signed)
     return {'converted': made, 'trained on': replace(made, tune=3, tune_lr=.05, distill=.5)}
 
@@ -392,7 +394,7 @@ def economy(
 )->dict:                # name: configuration
     "A network asked for few operations, as its twin was: made spiking, with early exit, and trained on."
     made = dict(convert='qcfs', levels=4, num_steps=8, precision='bf16')
-    first = replace(few(base), loss='cross_entropy', smoothing=.1, augment=augment_for(base.data), penalty=strength)
+    first = replace(few(base), augment=augment_for(base.data), penalty=strength, **_entropy)
     first = replace(first, epochs=4*base.epochs, **made)
     signed = replace(first, **_signed)
     whole = replace(signed, num_steps=4, tune=3, tune_lr=1e-3, distill=.5)

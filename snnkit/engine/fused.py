@@ -183,5 +183,4 @@ def through(
     if not isinstance(layer, LIF) or not left_alone(layer): return None
     options = neuron_options(layer)
     if options is None or options['grad']=='rate': return None
-    del options['signed'] # which goes with the rate only
     return fused_lif(dense(x), **options)

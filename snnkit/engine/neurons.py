@@ -230,7 +230,7 @@ def _dense_scan(b0, b1, x, norm, cell, spikes, charge, u):
             n = min(N-start, u.shape[1])
             m,f,fired = u[0, :n],u[1, :n],u[2, :n] # as arrays of their own: in vector instructions
             m[:] = cell.start
-            fired[:] = 0
+            if cell.signed: fired[:] = 0
             if charge is not None: charge[b, start:start+n] = 0
             for t in range(T):
                 i = (t*B+b)*N+start

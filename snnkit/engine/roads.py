@@ -94,7 +94,7 @@ def neuron_options(
     "Options of neurons that a kernel may compute; raises ValueError as `lif` does."
     options = layer.options()
     names = 'leak','threshold','reset','refractory','grad','start'
-    known = {o: options.pop(o) for o in names} | dict(signed=options.pop('signed', False))
+    known = {o: options.pop(o) for o in (*names, 'signed') if o in options}
     if any(options.values()) or any(isinstance(o, torch.Tensor) for o in known.values()): return None
     check_neuron(**known)
     return known
@@ -215,7 +215,7 @@ def _begin(o): return o['start']*o['threshold'] # the membrane before the first 
 def _cell(o): # neurons with the options `o`, as the kernels know them
     leak,threshold,begin = (np.float32(v) for v in (o['leak'], o['threshold'], _begin(o)))
     scaled,soft = o['grad']=='spike_bp',o['reset']=='subtract'
-    return kernels().Neuron(leak, threshold, soft, o['refractory'], scaled, begin, o['signed'])
+    return kernels().Neuron(leak, threshold, soft, o['refractory'], scaled, begin, o.get('signed', False))
 
 def spikes_of(
     layer:LIF,      # the neurons
@@ -233,7 +233,7 @@ def spikes_of(
         options |= dict(grad='spike_bp')
     refractory,grad = options['refractory'],options['grad']
     of_spikes = not learns or grad in ('spike_bp', 'straight_through')
-    if of_spikes and not options['signed']: return _behind(x, _cell(options), refractory)
+    if of_spikes and 'signed' not in options: return _behind(x, _cell(options), refractory)
     return _with_surrogate(x, _cell(options), grad) if _has_surrogate(options) else None
 
 # %% ../../nbs/machine_room/27_roads.ipynb #b57c2566
