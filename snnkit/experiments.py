@@ -370,6 +370,19 @@ def first_network(
     more = dict(encoder=encoder_of(config)) | neurons_of(config)
     return convert(teacher, images, config.num_steps, config.convert, **more)
 
+# %% ../nbs/experiment/11_experiments.ipynb #1b8a3cae
+@torch.no_grad()
+def round_to_half(
+    net # trained, rounded in place
+):
+    "Give every weight of `net` the nearest value that float16 has; raises ValueError for one beyond its range."
+    for k,v in net.state_dict().items():
+        if v.dtype!=torch.float32: continue
+        rounded = v.half()
+        need(rounded.isfinite().all(), f'`half` is True and {k} has values up to {v.abs().max():g}',
+             'float16 ends at 65504', 'Leave `half` out.')
+        v.copy_(rounded)
+
 # %% ../nbs/experiment/11_experiments.ipynb #d8b35f0e
 def train(
     config:Config,   # of the run
@@ -383,6 +396,7 @@ def train(
     start = clock(workplace(config))
     net = first_network(config, data, teacher)
     best_epoch,history = learn(net, data, config, quiet, teacher)
+    if config.half: round_to_half(net)
     learned = time.time()-start
     if weights: save_weights(net, Path(weights), config=asdict(config))
     some = counted(data.test)

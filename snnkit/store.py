@@ -99,6 +99,7 @@ class Config(Converted):
     kappa:float=later(None, 2.)     # size of the first weights, see `snnkit.models.first_sizes`; None: the usual one
     norm_head:bool=later(True, False) # the norm behind the hidden linear layer too?
     leave:float=later(None) # accuracy (points) that images may cost by leaving early, see `early_exit`; None: all stay
+    half:bool=later(False)  # weights rounded to float16 once trained, as a file of half the size holds them?
 
 # %% ../nbs/experiment/10_store.ipynb #922a2476
 def flag(name, value):
@@ -139,7 +140,7 @@ def tidied(
     return out | dict(
         data=named(c.data) or str(c.data), options=plain_options(c.options), seed=check_seed(c.seed),
         ann=flag('ann', c.ann), calibrate=flag('calibrate', c.calibrate), norm_head=flag('norm_head', c.norm_head),
-        signed=flag('signed', c.signed),
+        signed=flag('signed', c.signed), half=flag('half', c.half),
         dropout=check_number('dropout', c.dropout, '[0, 1)', 'Lee et al. use 0.2 for VGG9.'),
         lr=check_number('lr', c.lr, '(0, inf)', 'Usual for Adam is 1e-3.'),
         smoothing=check_number('smoothing', c.smoothing, '[0, 1)', 'Usual is 0.1.'),
@@ -288,7 +289,8 @@ def its_twin(
     config:Config # of a run
 )->dict:          # fields: values
     "What makes of a configuration that of its twin; that of a converted network was there before it had steps."
-    out = dict(ann=True, distill=0., convert=None, tune=0, tune_lr=Config.tune_lr, wait=0., signed=False, leave=None)
+    out = dict(ann=True, distill=0., convert=None, tune=0, tune_lr=Config.tune_lr, wait=0., signed=False, leave=None,
+               half=False)
     if not config.convert: return out
     if config.loss=='tet': out['loss'] = 'cross_entropy' # the same without steps
     return out | {o: getattr(Config, o) for o in _stepped}

@@ -94,6 +94,8 @@ def keep(
     config = config_of(record)
     need(config_of(meta)==config, f'`weights` is {weights}, which holds {describe(config_of(meta))}',
          f'it must hold {describe(config)}', 'Give what that run wrote.')
+    need(config.half, f'`record` is of {describe(config)}', 'its weights must have been rounded to float16',
+         'Run it with half=True.')
     shape = Shape(data.name, data.num_classes, data.in_channels, tuple(data.image_size))
     found = {k: record[k] for k in measured+about_run if k in record}
     if before: found['training_seconds'] += before['training_seconds']
@@ -101,6 +103,15 @@ def keep(
     about = dict(shape=shape._asdict(), classes=list(data.classes), key=key(config), found=found)
     write_tensors(path, half, dict(config=record['config']) | about)
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+# %% ../nbs/doors/17_zoo.ipynb #9fc22680
+_ours = *models, 'snnkit.models:plain', 'snnkit.layers:PLIF' # what a file may name
+
+def imported(
+    options:dict # of the model in a file
+)->list:         # names and values
+    "The options that could be import paths: texts with a dot or a colon."
+    return [(k, v) for k,v in options.items() if isinstance(v, str) and set(v) & set('.:')]
 
 # %% ../nbs/doors/17_zoo.ipynb #7559df8a
 def restored(
@@ -111,8 +122,9 @@ def restored(
     need(isinstance(about, dict) and 'shape' in about, f'{path} has no network of the zoo', 'it must be made by `keep`',
          'Weights of a run are loaded by `load_weights`.')
     config = config_of(about)
-    need(config.model in models, f'{path} has a model {config.model!r}', 'it must be one of the kit',
-         'A file must not choose what code is run: build the network, and `load_weights`.')
+    for name,value in (('model', config.model), *imported(config.options)):
+        need(value in _ours, f'{path} has a {name} {value!r}', 'it must be one of the kit',
+             'A file must not choose what code is run: build the network, and `load_weights`.')
     net = network(replace(config, calibrate=False), Shape(**about['shape'])) # first weights do not matter
     load_state(net, {k: v.float() if v.dtype==torch.float16 else v for k,v in tensors.items()}, path)
     return net.eval(),about

@@ -122,13 +122,23 @@ def test_every_field_counts():
         augment='shift', encoder='direct', grad='atan', num_steps=1, epochs=1, batch_size=1, lr=.1, seed=1, threads=2,
         loss='cross_entropy', calibrate=False, readout=2., kappa=3., norm_head=False, smoothing=.2, distill=.3,
         weight_decay=.1, schedule='cosine', precision='bf16', optimizer='sgd', levels=4, convert='percentile', tune=1,
-        tune_lr=.1, wait=.25, signed=True, penalty=.1, late=.5, leave=.2)
+        tune_lr=.1, wait=.25, signed=True, penalty=.1, late=.5, leave=.2, half=True)
     beside = dict(smoothing=dict(loss='tet'), levels=dict(ann=True), late=dict(ann=True, levels=4)) # what it needs
     beside |= dict.fromkeys(('tune', 'wait'), dict(convert='percentile'))
     beside |= dict(signed=dict(convert='percentile', grad='rate'))
     assert other.keys()==asdict(Config()).keys()
     def at(k): return Config(**{k: other[k]} | beside.get(k, {}))
     assert len({key(at(k)) for k in other} | {key(Config())})==len(other)+1
+
+def test_rounded_weights_are_what_was_measured(tmp_path):
+    "A file of half the size gives the answers of the record"
+    c = replace(tiny, half=True)
+    r = run(c, tmp_path, 'half', quiet=True, weights=tmp_path/'half.safetensors')
+    net,data = E.network(c, E.data_for(c)),E.data_for(c)
+    E.load_weights(net, tmp_path/'half.safetensors')
+    assert all(v.half().to(v.dtype).equal(v) for v in net.state_dict().values() if v.is_floating_point())
+    with E.steady(1): assert training.evaluate(net.eval(), data.test).accuracy==r['test_accuracy']
+    assert not replace(c, **E.its_twin(c)).half
 
 def test_levels_may_come_late(tmp_path):
     "From the second of two epochs on"
