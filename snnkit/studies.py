@@ -332,8 +332,8 @@ _signed = dict(signed=True, grad='rate')
 
 # convolutions whose pools take the largest currents, and which begin by handing on what comes in
 _plain = dict(kernel=3, max_pools=True, early_pools=True, identity=True)
-# for photographs seven of them, 2.2 million weights; for what is small and grey six, 0.5 million
-deep = dict(plan=[32, 64, 'P', 64, 256, 'P', 256, 256, 'P', 256, 'P'], hidden=256) | _plain
+# for photographs seven of them, 4.8 million weights; for what is small and grey six, 0.5 million
+deep = dict(plan=[32, 64, 'P', 96, 384, 'P', 384, 384, 'P', 384, 'P'], hidden=256) | _plain
 wide = dict(plan=[32, 64, 'P', 64, 128, 'P', 128, 128, 'P'], hidden=128) | _plain
 
 # gradient descent as conventional networks are usually trained by
@@ -345,7 +345,7 @@ def deep_source(
     "A VGG of nine layers, or of eight for grey images, trained as conventional networks are."
     check_configs([base])
     photos = named(base.data) in ('CIFAR10', 'CIFAR10-JPEG')
-    plan,augment,epochs = (deep, 'erased', 100) if photos else (wide, augment_for(base.data), 20)
+    plan,augment,epochs = (deep, 'erased', 40) if photos else (wide, augment_for(base.data), 20)
     first = in_few_steps(replace(base, model='snnkit.models:plain', options=base.options | plan), 8)
     return replace(first, norm='shared', augment=augment, epochs=epochs, **_entropy, **_sgd)
 
