@@ -29,7 +29,8 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, TensorDataset, default_collate
 
-from .core import atomic, cache_home, check_choice, check_number, check_seed, check_whole, mix_seed, need, seeded
+from .core import (
+    atomic, cache_home, check_choice, check_flag, check_number, check_seed, check_whole, mix_seed, need, seeded)
 from .encoding import digits
 
 # %% ../nbs/experiment/06_data.ipynb #5b1e0d37
@@ -85,12 +86,6 @@ def _labels(y, n, what='`y`'):
          'Number the classes 0, 1, ...: `torch.unique(y, return_inverse=True)[1]`.')
     return y
 
-def _check_flag(name, value, none=None):
-    "Raise a ValueError unless `value` is True or False; or None, if `none` says what that would mean."
-    allowed = 'it must be True or False' if none is None else f'it must be True, False or None, {none}'
-    ok = isinstance(value, (bool, np.bool_)) or none is not None and value is None
-    need(ok, f'`{name}` is {value!r}', allowed, 'Choose one of these.')
-
 _signed_none = 'which means [-1, 1] for bytes of colour'
 
 # %% ../nbs/experiment/06_data.ipynb #03416e18
@@ -105,7 +100,7 @@ class Images(Samples):
         need(x.ndim in (2, 4) and 0 not in x.shape[1:], f'`x` is {x.dtype} of shape {list(x.shape)}',
              'it must be uint8 or floats of shape [N, C, H, W], or [N, F] for vectors',
              'Grey images [N, H, W]: `x[:, None]`. Spike trains [N, T, ...]: `Trains`.')
-        _check_flag('signed', signed, _signed_none)
+        check_flag('signed', signed, _signed_none)
         self.x,self.y,self.signed = _intensities(x),_labels(y, len(x)),bool(signed)
         need(not signed or x.dtype==torch.uint8, '`signed` is True and `x` floats', 'floats are taken as they are',
              'Leave `signed` out, and make `x` what the network is to see.')
@@ -330,7 +325,7 @@ def crop_flip(
     "Torchvision's random crop of `size` after `padding`, and a random `flip`; raises ValueError for what is no size."
     from torchvision.transforms import v2
     padding = check_whole('padding', padding, 0, 'Usual is 4 for images of 32 x 32.')
-    _check_flag('flip', flip)
+    check_flag('flip', flip)
     steps = [v2.RandomCrop(_as_size(size), padding=padding)]
     if flip: steps.append(v2.RandomHorizontalFlip())
     return v2.Compose(steps)
@@ -585,7 +580,7 @@ def _samples(found, signed=None):
     pair = isinstance(found, (tuple, list)) and len(found)==2
     need(pair, f'`raw` holds {type(found).__name__}', 'it must be (images, labels), or samples', 'See `Raw`.')
     x,y = found
-    _check_flag('signed', signed, _signed_none)
+    check_flag('signed', signed, _signed_none)
     if signed is None: signed = torch.is_tensor(x) and x.dtype==torch.uint8 and x.ndim==4 and x.shape[1]==3
     return Images(x, y, signed)
 
@@ -1042,7 +1037,7 @@ def _kept(x, y, signed=None, events=None):
     "Tensors `x` and `y` as `Images` or `Trains`."
     x = _tensor('x', x)
     need(x.ndim>0, '`x` is a single number', 'it must be [N, ...]', 'Give one sample a row.')
-    _check_flag('events', events, 'which looks whether `x` has five dimensions')
+    check_flag('events', events, 'which looks whether `x` has five dimensions')
     if events is None: events = x.ndim==5
     need(not (events and signed), '`signed` is True and `x` spike trains', 'these are taken as they are',
          'Leave `signed` out.')
@@ -1171,7 +1166,7 @@ def from_dataset(
 )->Data:                  # as `load` gives it
     "A torch `Dataset` in three parts, read when it is needed; raises ValueError, naming a sample that does not fit."
     seed = check_seed(seed)
-    _check_flag('in_memory', in_memory)
+    check_flag('in_memory', in_memory)
     _cutter(seed=seed, **kwargs) # before the data are read
     rest = _from(dataset, 'dataset', signed, events, seed, in_memory)
     if test is not None: test = _from(test, 'test', signed, events, seed, in_memory)

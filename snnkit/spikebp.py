@@ -18,7 +18,7 @@ import torch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .core import check_choice, check_number, check_whole, need
+from .core import check_choice, check_flag, check_number, check_whole, need
 
 # %% ../nbs/network/03_spikebp.ipynb #e93a896c
 def check_constant(
@@ -57,7 +57,7 @@ def check_neuron(
     check_whole('refractory', refractory, 0, 'Give it in time steps.')
     check_constant('start', start)
     check_number('start', start, '[0, 1]', 'It is given in thresholds: usual are 0 and 0.5.')
-    need(signed in (False, True), f'`signed` is {signed!r}', 'it must be True or False', 'Usual is False.')
+    check_flag('signed', signed)
     need(not signed or grad=='rate', f'`signed` is True and `grad` {grad!r}',
          'of spikes that are taken back only the count has a gradient', "Give it grad='rate'.")
     if callable(grad): return

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from .core import cache_home, check_choice, check_number, check_seed, check_whole, need
+from .core import cache_home, check_choice, check_flag, check_number, check_seed, check_whole, need
 from .spikebp import check_neuron
 from .layers import mode, norms, open_roads, use
 from .models import models
@@ -102,12 +102,6 @@ class Config(Converted):
     half:bool=later(False)  # weights rounded to float16 once trained, as a file of half the size holds them?
 
 # %% ../nbs/experiment/10_store.ipynb #922a2476
-def flag(name, value):
-    "`value` if it is True or False, else a ValueError."
-    ok = isinstance(value, (bool, np.bool_))
-    need(ok, f'`{name}` is {value!r}', 'it must be True or False', 'Choose one of these.')
-    return bool(value)
-
 def plain_options(options):
     "A model's `options` as JSON has them; raises ValueError for what it cannot hold, and for fields of `Config`."
     mend = 'Use numbers, texts and lists.'
@@ -137,10 +131,9 @@ def tidied(
     if c.fold is not None: out['fold'] = check_whole('fold', c.fold, 0, 'Folds count from 0.', out['folds']-1)
     ok = isinstance(c.data, (str, os.PathLike))
     need(ok, f'`data` is {c.data!r}', 'it must be a name or a path', 'For instance MNIST.')
+    out |= {k: check_flag(k, getattr(c, k)) for k in ('ann', 'calibrate', 'norm_head', 'signed', 'half')}
     return out | dict(
         data=named(c.data) or str(c.data), options=plain_options(c.options), seed=check_seed(c.seed),
-        ann=flag('ann', c.ann), calibrate=flag('calibrate', c.calibrate), norm_head=flag('norm_head', c.norm_head),
-        signed=flag('signed', c.signed), half=flag('half', c.half),
         dropout=check_number('dropout', c.dropout, '[0, 1)', 'Lee et al. use 0.2 for VGG9.'),
         lr=check_number('lr', c.lr, '(0, inf)', 'Usual for Adam is 1e-3.'),
         smoothing=check_number('smoothing', c.smoothing, '[0, 1)', 'Usual is 0.1.'),
