@@ -358,7 +358,8 @@ def accurate(
 
 # %% ../nbs/experiment/12_studies.ipynb #6d156845
 def _by_spike_bp(base): # a VGG on Poisson spikes, with what its twin is trained by
-    flipped = replace(_seven(base), norm='shared', augment='flip', epochs=12, **_entropy)
+    seven, = depths(base, (7,), width=32)
+    flipped = replace(seven, norm='shared', augment='flip', epochs=20, **_entropy)
     return replace(flipped, num_steps=10, precision='bf16')
 
 def photographs(
