@@ -38,7 +38,7 @@ from .layers import LIF, QCFS, Integrator, Poisson, found, roads, use
 from .models import calibrate, models, twin
 from .data import Augmented, Data, augmentations, evenly, load, named
 from snnkit.training import (
-    TET, BFloat16, Distilled, Objective, OpsPenalty, cross_entropy, evaluate, first_batch, fit, load_weights,
+    TET, BFloat16, Distilled, Mixup, Objective, OpsPenalty, cross_entropy, evaluate, first_batch, fit, load_weights,
     read_tensors, save_weights, set_seed, show_where
 )
 from snnkit.measures import (
@@ -299,7 +299,9 @@ def objective(
     soft = partial(cross_entropy, smoothing=config.smoothing) if config.smoothing else cross_entropy
     if loss is cross_entropy: loss = soft
     if loss is TET: o = TET(soft)
-    else: o = Distilled(teacher, loss, config.distill) if config.distill else Objective(loss)
+    elif config.distill: o = Distilled(teacher, loss, config.distill)
+    elif config.mixup and not config.convert: o = Mixup(loss, config.mixup)
+    else: o = Objective(loss)
     if config.penalty: o = OpsPenalty(o, config.penalty)
     return BFloat16(o) if config.precision=='bf16' else o
 

@@ -54,6 +54,7 @@ class Recipe(Settled):
     smoothing:float=later(0.)       # share of the label that is spread over all classes, see `cross_entropy`
     distill:float=later(0.)         # share of the trained twin's answers in the error, see `Distilled`
     penalty:float=later(0.)         # weight of the synaptic operations in the error, see `OpsPenalty`
+    mixup:float=later(0.)           # alpha of blends of two images, see `Mixup`; 0: none. Not where `tune` trains on
     weight_decay:float=later(0.)    # of SGD or AdamW; 0 for Adam
     schedule:str=later('warm_cosine', 'cosine') # or 'cosine', or an import path
     precision:str=later('float32')  # of products in training; or 'bf16', where the machine is quick at it
@@ -139,6 +140,7 @@ def tidied(
         smoothing=check_number('smoothing', c.smoothing, '[0, 1)', 'Usual is 0.1.'),
         distill=check_number('distill', c.distill, '[0, 1]', 'Usual is 0.5.'),
         penalty=check_number('penalty', c.penalty, '[0, inf)', 'Usual are 0.03 to 1.'),
+        mixup=check_number('mixup', c.mixup, '[0, inf)', 'Usual are 0.2 to 1.'),
         tune_lr=check_number('tune_lr', c.tune_lr, '(0, inf)', 'Usual is 1e-4.'),
         wait=check_number('wait', c.wait, '[0, 1)', 'Usual are 0 and 0.25.'),
         weight_decay=check_number('weight_decay', c.weight_decay, '[0, inf)', 'Usual are 1e-4 to 1e-2.'))
@@ -207,6 +209,22 @@ def check_converted(
     need(c.tune or not (c.convert and c.distill), f'`distill` is {c.distill} and `tune` 0',
          'a converted network that learns nothing has no teacher', 'Choose `tune`.')
 
+# %% ../nbs/experiment/10_store.ipynb #f4c47564
+def check_objective(
+    c:Config # to be checked
+):
+    "Raise a ValueError where fields of what a training makes small do not go together."
+    need(not (c.ann and c.distill), f'`distill` is {c.distill} and `ann` True',
+         'only a spiking network learns from its twin', 'Leave one out.')
+    need(not c.smoothing or c.loss in ('cross_entropy', 'tet'), f'`smoothing` is {c.smoothing} and `loss` {c.loss!r}',
+         'only labels of a cross entropy can be smoothed', "Take loss='cross_entropy'.")
+    need(not (c.mixup and c.loss=='tet'), f'`mixup` is {c.mixup} and `loss` {c.loss!r}',
+         'a blend has one error and not one a step', "Take loss='cross_entropy'.")
+    need(c.convert or not (c.mixup and c.distill), f'`mixup` is {c.mixup} and `distill` {c.distill}',
+         'blends and a teacher are two recipes', 'Leave one out.')
+    need(not (c.distill and c.loss=='tet'), f'`distill` is {c.distill} and `loss` {c.loss!r}', 'a teacher has no steps',
+         "Take loss='cross_entropy'.")
+
 # %% ../nbs/experiment/10_store.ipynb #0b1ecs01
 def check_config(
     c:Config # to be checked
@@ -222,14 +240,9 @@ def check_config(
     check_choice('optimizer', c.optimizer, ('adam', 'sgd'))
     check_choice('convert', c.convert, (None, *conversions))
     check_converted(c)
+    check_objective(c)
     need(not c.ann or c.leave is None, f'`leave` is {c.leave} and `ann` True', 'a twin has no steps to leave at',
          'Leave one out.')
-    need(not (c.ann and c.distill), f'`distill` is {c.distill} and `ann` True',
-         'only a spiking network learns from its twin', 'Leave one out.')
-    need(not c.smoothing or c.loss in ('cross_entropy', 'tet'), f'`smoothing` is {c.smoothing} and `loss` {c.loss!r}',
-         'only labels of a cross entropy can be smoothed', "Take loss='cross_entropy'.")
-    need(not (c.distill and c.loss=='tet'), f'`distill` is {c.distill} and `loss` {c.loss!r}', 'a teacher has no steps',
-         "Take loss='cross_entropy'.")
     mend = 'A record has to be able to name it; `fit` takes networks of any kind.'
     need(isinstance(c.grad, str), f'`grad` is {c.grad!r}', 'it must be a name', mend)
     counts = c.convert or is_path(c.model) # so do converted neurons; options of one's own model may mean anything

@@ -345,9 +345,10 @@ def deep_source(
     "A VGG of nine layers, or of eight for grey images, trained as conventional networks are."
     check_configs([base])
     photos = named(base.data) in ('CIFAR10', 'CIFAR10-JPEG')
-    plan,augment,epochs = (deep, 'erased', 40) if photos else (wide, augment_for(base.data), 20)
+    plan,augment = (deep, 'erased') if photos else (wide, augment_for(base.data))
+    long = dict(epochs=80, mixup=.5) if photos else dict(epochs=20) # or it learns photographs by heart
     first = in_few_steps(replace(base, model='snnkit.models:plain', options=base.options | plan), 8)
-    return replace(first, norm='shared', augment=augment, epochs=epochs, **_entropy, **_sgd)
+    return replace(first, norm='shared', augment=augment, **long, **_entropy, **_sgd)
 
 def accurate(
     base:Config # of the study

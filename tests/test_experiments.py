@@ -98,6 +98,9 @@ def record(tmp_path_factory):
     dict(weight_decay=-1.),
     dict(schedule='step'),
     dict(precision='half'),
+    dict(mixup=-1.),
+    dict(mixup=.2, loss='tet'),
+    dict(mixup=.2, distill=.5),
     dict(optimizer='lion'),
     dict(levels=0, ann=True),
     dict(levels=4),
@@ -122,13 +125,23 @@ def test_every_field_counts():
         augment='shift', encoder='direct', grad='atan', num_steps=1, epochs=1, batch_size=1, lr=.1, seed=1, threads=2,
         loss='cross_entropy', calibrate=False, readout=2., kappa=3., norm_head=False, smoothing=.2, distill=.3,
         weight_decay=.1, schedule='cosine', precision='bf16', optimizer='sgd', levels=4, convert='percentile', tune=1,
-        tune_lr=.1, wait=.25, signed=True, penalty=.1, late=.5, leave=.2, half=True)
+        tune_lr=.1, wait=.25, signed=True, penalty=.1, late=.5, leave=.2, half=True,
+        mixup=.5)
     beside = dict(smoothing=dict(loss='tet'), levels=dict(ann=True), late=dict(ann=True, levels=4)) # what it needs
     beside |= dict.fromkeys(('tune', 'wait'), dict(convert='percentile'))
     beside |= dict(signed=dict(convert='percentile', grad='rate'))
     assert other.keys()==asdict(Config()).keys()
     def at(k): return Config(**{k: other[k]} | beside.get(k, {}))
     assert len({key(at(k)) for k in other} | {key(Config())})==len(other)+1
+
+def test_blends_are_of_the_first_training_alone():
+    "A network that was made spiking learns on from images as they are, or from a teacher"
+    c = replace(tiny, mixup=.5, smoothing=.1, loss='cross_entropy')
+    assert isinstance(E.objective(c), training.Mixup) and E.objective(c).alpha==.5
+    made = replace(c, convert='percentile', tune=1)
+    assert type(E.objective(made)) is training.Objective
+    assert isinstance(E.objective(replace(made, **E.its_twin(made))), training.Mixup)
+    assert repr(E.objective(replace(c, penalty=.1, precision='bf16'))).startswith('BFloat16(OpsPenalty(Mixup(')
 
 def test_rounded_weights_are_what_was_measured(tmp_path):
     "A file of half the size gives the answers of the record"
@@ -712,8 +725,9 @@ def test_recipes_reach_the_training(own, ann):
     "Products in bfloat16, or another optimizer; what is kept is float32, and answers as the record says."
     base = replace(tiny, part=100, loss='cross_entropy', ann=ann)
     kinds = base, replace(base, precision='bf16'), replace(base, optimizer='sgd', lr=.1, weight_decay=5e-4)
+    kinds = *kinds, replace(base, mixup=.5)
     found = [run(c, own/'s', quiet=True, weights=own/key(c)) for c in kinds]
-    assert len({r['history'][0]['train_loss'] for r in found})==3
+    assert len({r['history'][0]['train_loss'] for r in found})==4
     assert found[0]['history'][0]['train_loss']==pytest.approx(found[1]['history'][0]['train_loss'], rel=.1)
     for c,r in zip(kinds, found):
         net = E.network(c, E.data_for(c))

@@ -17,7 +17,7 @@ from snnkit.layers import IF, LIF, AvgPool2d, Conv2d, Flatten, Integrator, Linea
 from snnkit.measures import costs
 from snnkit.models import lenet, twin, vgg9
 from snnkit.studies import textbook
-from snnkit.training import (TET, BFloat16, Distilled, OpsPenalty, Run, check_settings, computed_by, cosine,
+from snnkit.training import (TET, BFloat16, Distilled, Mixup, OpsPenalty, Run, check_settings, computed_by, cosine,
                              cross_entropy, describe, evaluate, fit, load_weights, read_checkpoint, read_tensors,
                              save_checkpoint, save_weights, set_seed, squared_error, undisturbed, warn_of_rates,
                              write_tensors)
@@ -887,6 +887,28 @@ def test_operations_are_asked_for_under_every_rule(grad, signed):
         assert 0<less<more and grads[0].norm()>0
         found.append([more.detach(), *grads])
     for a,b in zip(*found): assert torch.allclose(a, b, rtol=1e-3, atol=1e-6)
+
+@pytest.mark.parametrize('loss', [cross_entropy, partial(cross_entropy, smoothing=.1), squared_error])
+def test_a_blend_is_of_images_and_of_labels(loss):
+    "The error is that of soft labels, in the shares in which the images were blended; draws follow torch's generator"
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 10))
+    x,y = torch.eye(16)[:10].reshape(10, 1, 4, 4),torch.arange(10)
+    errors = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        error,scores = Mixup(loss, .7).answer(net, x, y)
+        errors.append(error.item())
+    assert errors[0]==errors[1]
+    torch.manual_seed(3)
+    share = torch.distributions.Beta(.7, .7).sample().item()
+    share = max(share, 1-share)
+    other = torch.randperm(10)
+    assert torch.equal(scores, net(share*x + (1-share)*x[other]))
+    by_hand = share*loss(scores, y) + (1-share)*loss(scores, y[other])
+    assert error.item()==pytest.approx(by_hand.item(), rel=1e-6)
+    if loss is cross_entropy:
+        soft = share*torch.eye(10) + (1-share)*torch.eye(10)[other]
+        assert error.item()==pytest.approx(nn.functional.cross_entropy(scores, soft).item(), rel=1e-5)
 
 def test_a_penalty_is_wrapped_by_bfloat16_and_wraps_a_teacher():
     "Objectives nest: the same error as the parts have, and their names tell all of it"
