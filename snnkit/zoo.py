@@ -28,7 +28,7 @@ from .experiments import network
 
 # %% ../nbs/doors/17_zoo.ipynb #91ab644b
 digests = dict( # SHA-256 of each file
-    mnist='4090b76b243aa89305d3ee7c3b1d6630f14bd7b9fe9031cb28babb45ab9f07fd',
+    mnist='d4ed6cc99920fef4bfc0451eb534c77aad12da952600d6807ba9d932f3115dbf',
     fashion='239f2d1dd68f5765daff118d34c5af5f8a91f62b37fd085e581d50ec950f3472')
 
 address = 'https://raw.githubusercontent.com/DevChuriwala/SpikingNeuralNetwork/main/zoo'
