@@ -100,7 +100,7 @@ def keep(
     shape = Shape(data.name, data.num_classes, data.in_channels, tuple(data.image_size))
     found = {k: record[k] for k in measured+about_run if k in record}
     if before: found['training_seconds'] += before['training_seconds']
-    half = {k: v.half() if v.is_floating_point() and v.dtype!=torch.float64 else v for k,v in tensors.items()}
+    half = {k: v.half() if v.dtype==torch.float32 else v for k,v in tensors.items()} # exact, as the run rounded them
     about = dict(shape=shape._asdict(), classes=list(data.classes), key=key(config), found=found)
     write_tensors(path, half, dict(config=record['config']) | about)
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -108,7 +108,7 @@ def keep(
 # %% ../nbs/doors/17_zoo.ipynb #9fc22680
 _ours = *models, 'snnkit.models:plain', 'snnkit.layers:PLIF' # what a file may name
 
-def imported(
+def import_paths(
     options:dict # of the model in a file
 )->list:         # names and values
     "The options that could be import paths: texts with a dot or a colon."
@@ -123,7 +123,7 @@ def restored(
     need(isinstance(about, dict) and 'shape' in about, f'{path} has no network of the zoo', 'it must be made by `keep`',
          'Weights of a run are loaded by `load_weights`.')
     config = config_of(about)
-    for name,value in (('model', config.model), *imported(config.options)):
+    for name,value in (('model', config.model), *import_paths(config.options)):
         need(value in _ours, f'{path} has a {name} {value!r}', 'it must be one of the kit',
              'A file must not choose what code is run: build the network, and `load_weights`.')
     net = network(replace(config, calibrate=False), Shape(**about['shape'])) # first weights do not matter

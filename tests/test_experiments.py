@@ -125,8 +125,7 @@ def test_every_field_counts():
         augment='shift', encoder='direct', grad='atan', num_steps=1, epochs=1, batch_size=1, lr=.1, seed=1, threads=2,
         loss='cross_entropy', calibrate=False, readout=2., kappa=3., norm_head=False, smoothing=.2, distill=.3,
         weight_decay=.1, schedule='cosine', precision='bf16', optimizer='sgd', levels=4, convert='percentile', tune=1,
-        tune_lr=.1, wait=.25, signed=True, penalty=.1, late=.5, leave=.2, half=True,
-        mixup=.5)
+        tune_lr=.1, wait=.25, signed=True, penalty=.1, late=.5, leave=.2, half=True, mixup=.5)
     beside = dict(smoothing=dict(loss='tet'), levels=dict(ann=True), late=dict(ann=True, levels=4)) # what it needs
     beside |= dict.fromkeys(('tune', 'wait'), dict(convert='percentile'))
     beside |= dict(signed=dict(convert='percentile', grad='rate'))
@@ -724,8 +723,8 @@ def test_losses_are_resolved_by_name(own):
 def test_recipes_reach_the_training(own, ann):
     "Products in bfloat16, or another optimizer; what is kept is float32, and answers as the record says."
     base = replace(tiny, part=100, loss='cross_entropy', ann=ann)
-    kinds = base, replace(base, precision='bf16'), replace(base, optimizer='sgd', lr=.1, weight_decay=5e-4)
-    kinds = *kinds, replace(base, mixup=.5)
+    changes = {}, dict(precision='bf16'), dict(optimizer='sgd', lr=.1, weight_decay=5e-4), dict(mixup=.5)
+    kinds = [replace(base, **o) for o in changes]
     found = [run(c, own/'s', quiet=True, weights=own/key(c)) for c in kinds]
     assert len({r['history'][0]['train_loss'] for r in found})==4
     assert found[0]['history'][0]['train_loss']==pytest.approx(found[1]['history'][0]['train_loss'], rel=.1)
