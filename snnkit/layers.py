@@ -161,13 +161,38 @@ def repeated(
     "One step, seen many times."
     return _Repeated.apply(dense(y), T)
 
+# %% ../nbs/network/04_layers.ipynb #154f1f07
+def cast(
+    dtype:torch.dtype, # to be
+    *tensors           # or None
+)->list:               # the same
+    "Tensors in another type."
+    return [o if o is None else o.to(dtype) for o in tensors]
+
+def in_precision(
+    *tensors # or None
+)->list:     # the same, in the type in which torch is to compute products
+    "What torch's autocast makes of tensors before it multiplies them."
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind): return tensors
+    return cast(torch.get_autocast_dtype(kind), *tensors)
+
+def within(
+    x:torch.Tensor, # input of a convolution
+    groups:int      # of its channels
+)->torch.dtype:     # in which to compute
+    "The type of `x`; floats for groups in bfloat16 on a CPU."
+    slow = groups>1 and x.dtype==torch.bfloat16 and x.device.type=='cpu'
+    return torch.float32 if slow else x.dtype
+
 # %% ../nbs/network/04_layers.ipynb #e36b5478
 class _Convolved(Function): # a convolution at every step
     @staticmethod
     def forward(ctx, x, weight, bias, *options):
         ctx.save_for_backward(x, weight)
         ctx.options,ctx.biases = options,bias if bias is None else [len(bias)]
-        y = F.conv2d(x.flatten(0, 1), weight, bias, *options)
+        tensors = cast(within(x, options[-1]), x.flatten(0, 1), weight, bias)
+        y = F.conv2d(*tensors, *options).to(x.dtype)
         return torch.ops.aten._unsafe_view(y, [*x.shape[:2], *y.shape[1:]]) # no view: it may be changed in place
 
     @staticmethod
@@ -177,19 +202,11 @@ class _Convolved(Function): # a convolution at every step
         T,once,want = len(g),is_constant(g),ctx.needs_input_grad[:3]
         if once: x,g = sum_over_time(x),g[:1]
         options = ctx.biases,*where,False,[0, 0],groups,want
-        dx,dw,db = torch.ops.aten.convolution_backward(g.flatten(0, 1), x.flatten(0, 1), weight, *options)
+        tensors = cast(within(x, groups), g.flatten(0, 1), x.flatten(0, 1), weight)
+        dx,dw,db = cast(x.dtype, *torch.ops.aten.convolution_backward(*tensors, *options))
         if once and db is not None: db = T*db # which has no input
         if dx is not None: dx = dx.unflatten(0, x.shape[:2]).expand(T, *x.shape[1:])
         return dx,dw,db,*[None]*4
-
-# %% ../nbs/network/04_layers.ipynb #154f1f07
-def in_precision(
-    *tensors # or None
-)->list:     # the same, in the type in which torch is to compute products
-    "What torch's autocast makes of tensors before it multiplies them."
-    kind = tensors[0].device.type
-    if not torch.is_autocast_enabled(kind): return tensors
-    return [o if o is None else o.to(torch.get_autocast_dtype(kind)) for o in tensors]
 
 # %% ../nbs/network/04_layers.ipynb #304bb4cd
 class OverTime:
@@ -231,7 +248,10 @@ class OverTime:
 class PlainConv2d(nn.Conv2d):
     "`torch.nn.Conv2d`; for each call its weights are laid channels last, which CPUs convolve faster."
     def _conv_forward(self, x, weight, bias):
-        return super()._conv_forward(x, weight.contiguous(memory_format=torch.channels_last), bias)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        x,*others = in_precision(x, weight, bias)
+        tensors = cast(within(x, self.groups), x, *others)
+        with torch.autocast(x.device.type, enabled=False): return super()._conv_forward(*tensors).to(x.dtype)
 
 class Conv2d(OverTime, PlainConv2d):
     "`torch.nn.Conv2d` over time."
@@ -241,9 +261,10 @@ class Conv2d(OverTime, PlainConv2d):
         padded = self.padding_mode!='zeros' or isinstance(self.padding, str)
         own = type(self)._conv_forward is not PlainConv2d._conv_forward # somebody convolves in another way
         if padded or own or not torch.is_grad_enabled(): return super().plain(x)
-        x,weight,bias = in_precision(dense(x), self.weight, self.bias)
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        return _Convolved.apply(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        weight = self.weight.contiguous(memory_format=torch.channels_last)
+        tensors = in_precision(dense(x), weight, self.bias)
+        options = self.stride,self.padding,self.dilation,self.groups
+        with torch.autocast(x.device.type, enabled=False): return _Convolved.apply(*tensors, *options)
 
 class Linear(OverTime, nn.Linear):
     "`torch.nn.Linear` over time."
