@@ -187,7 +187,9 @@ class Mixup(Objective):
         self.alpha = check_number('alpha', alpha, '(0, inf)', 'Usual are 0.2 to 1.')
 
     def answer(self, model, x, y):
-        "The error of `model` for images `x` and labels `y`, and its scores."
+        "The error of `model` for images `x` and labels `y`, and its scores; raises ValueError for spike trains."
+        found = f'`x` has shape {list(x.shape)}'
+        need(x.ndim<5 and len(x)==len(y), found, f'mixup blends {len(y)} images', 'Leave it out for spike trains.')
         drawn = torch.distributions.Beta(self.alpha, self.alpha).sample().item()
         share = max(drawn, 1-drawn)
         other = torch.randperm(len(x)).to(x.device)

@@ -106,7 +106,7 @@ def keep(
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 # %% ../nbs/doors/17_zoo.ipynb #9fc22680
-_ours = *models, 'snnkit.models:plain', 'snnkit.layers:PLIF' # what a file may name
+_models,_neurons = (*models, 'snnkit.models:plain'), ('snnkit.layers:PLIF',) # that a file may name
 
 def import_paths(
     options:dict # of the model in a file
@@ -123,8 +123,10 @@ def restored(
     need(isinstance(about, dict) and 'shape' in about, f'{path} has no network of the zoo', 'it must be made by `keep`',
          'Weights of a run are loaded by `load_weights`.')
     config = config_of(about)
-    for name,value in (('model', config.model), *import_paths(config.options)):
-        need(value in _ours, f'{path} has a {name} {value!r}', 'it must be one of the kit',
+    named = [('model', config.model, _models)]
+    named += [(name, value, _neurons) for name,value in import_paths(config.options)]
+    for name,value,ours in named:
+        need(value in ours, f'{path} has a {name} {value!r}', 'it must be one of the kit',
              'A file must not choose what code is run: build the network, and `load_weights`.')
     net = network(replace(config, calibrate=False), Shape(**about['shape'])) # first weights do not matter
     load_state(net, {k: v.float() if v.dtype==torch.float16 else v for k,v in tensors.items()}, path)
