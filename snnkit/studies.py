@@ -381,10 +381,12 @@ def photographs(
 def efficient(
     base:Config # of the study
 )->dict:        # name: configuration
-    "A small EfficientNet, trained as conventional networks are, made spiking, and trained on."
+    "A small EfficientNet made spiking; the same with spikes between its blocks, and trained on."
     first = replace(_small(base), augment=augment_for(base.data), **_entropy, **_sgd)
     made = replace(first, epochs=3*base.epochs, convert='qcfs', levels=8, late=.6, num_steps=8, **_signed)
-    return {'converted': made, 'trained on': replace(made, tune=3, tune_lr=.05, distill=.5)}
+    spikes = replace(made, options=made.options | dict(narrow_neurons=True))
+    on = replace(spikes, num_steps=4, tune=3, tune_lr=.05, distill=.5)
+    return {'converted': made, 'spikes between blocks': spikes, 'trained on, T = 4': on}
 
 # %% ../nbs/experiment/12_studies.ipynb #a9fd7cd2
 strengths = 0., .03, .1, .3, 1. # of the penalty on synaptic operations
