@@ -177,7 +177,7 @@ def in_precision(
     if not torch.is_autocast_enabled(kind): return tensors
     return cast(torch.get_autocast_dtype(kind), *tensors)
 
-def within(
+def conv_dtype(
     x:torch.Tensor, # input of a convolution
     groups:int      # of its channels
 )->torch.dtype:     # in which to compute
@@ -191,7 +191,7 @@ class _Convolved(Function): # a convolution at every step
     def forward(ctx, x, weight, bias, *options):
         ctx.save_for_backward(x, weight)
         ctx.options,ctx.biases = options,bias if bias is None else [len(bias)]
-        tensors = cast(within(x, options[-1]), x.flatten(0, 1), weight, bias)
+        tensors = cast(conv_dtype(x, options[-1]), x.flatten(0, 1), weight, bias)
         y = F.conv2d(*tensors, *options).to(x.dtype)
         return torch.ops.aten._unsafe_view(y, [*x.shape[:2], *y.shape[1:]]) # no view: it may be changed in place
 
@@ -202,7 +202,7 @@ class _Convolved(Function): # a convolution at every step
         T,once,want = len(g),is_constant(g),ctx.needs_input_grad[:3]
         if once: x,g = sum_over_time(x),g[:1]
         options = ctx.biases,*where,False,[0, 0],groups,want
-        tensors = cast(within(x, groups), g.flatten(0, 1), x.flatten(0, 1), weight)
+        tensors = cast(conv_dtype(x, groups), g.flatten(0, 1), x.flatten(0, 1), weight)
         dx,dw,db = cast(x.dtype, *torch.ops.aten.convolution_backward(*tensors, *options))
         if once and db is not None: db = T*db # which has no input
         if dx is not None: dx = dx.unflatten(0, x.shape[:2]).expand(T, *x.shape[1:])
@@ -250,7 +250,7 @@ class PlainConv2d(nn.Conv2d):
     def _conv_forward(self, x, weight, bias):
         weight = weight.contiguous(memory_format=torch.channels_last)
         x,*others = in_precision(x, weight, bias)
-        tensors = cast(within(x, self.groups), x, *others)
+        tensors = cast(conv_dtype(x, self.groups), x, *others)
         with torch.autocast(x.device.type, enabled=False): return super()._conv_forward(*tensors).to(x.dtype)
 
 class Conv2d(OverTime, PlainConv2d):
