@@ -172,10 +172,10 @@ def cast(
 def in_precision(
     *tensors # or None
 )->list:     # the same, in the type in which torch is to compute products
-    "What torch's autocast makes of tensors before it multiplies them."
-    kind = tensors[0].device.type
-    if not torch.is_autocast_enabled(kind): return tensors
-    return cast(torch.get_autocast_dtype(kind), *tensors)
+    "What torch's autocast makes of tensors before it multiplies them; doubles stay."
+    kind,double = tensors[0].device.type,tensors[0].dtype==torch.float64
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return cast(torch.get_autocast_dtype(kind), *tensors) if on and not double else tensors
 
 def conv_dtype(
     x:torch.Tensor, # input of a convolution
@@ -185,14 +185,25 @@ def conv_dtype(
     slow = groups>1 and x.dtype==torch.bfloat16 and x.device.type=='cpu'
     return torch.float32 if slow else x.dtype
 
+def convolved(
+    convolve:Callable, # input, weight and bias -> current
+    groups:int,        # of its channels
+    x:torch.Tensor,    # input
+    *more              # weight, and bias or None
+)->torch.Tensor:       # current, of the type of `x`
+    "A convolution, computed in `conv_dtype` and rounded."
+    dtype = conv_dtype(x, groups)
+    if dtype==x.dtype: return convolve(x, *more)
+    with torch.autocast(x.device.type, enabled=False): return convolve(*cast(dtype, x, *more)).to(x.dtype)
+
 # %% ../nbs/network/04_layers.ipynb #e36b5478
 class _Convolved(Function): # a convolution at every step
     @staticmethod
     def forward(ctx, x, weight, bias, *options):
         ctx.save_for_backward(x, weight)
         ctx.options,ctx.biases = options,bias if bias is None else [len(bias)]
-        tensors = cast(conv_dtype(x, options[-1]), x.flatten(0, 1), weight, bias)
-        y = F.conv2d(*tensors, *options).to(x.dtype)
+        def convolve(*tensors): return F.conv2d(*tensors, *options)
+        y = convolved(convolve, options[-1], x.flatten(0, 1), weight, bias)
         return torch.ops.aten._unsafe_view(y, [*x.shape[:2], *y.shape[1:]]) # no view: it may be changed in place
 
     @staticmethod
@@ -249,9 +260,7 @@ class PlainConv2d(nn.Conv2d):
     "`torch.nn.Conv2d`; for each call its weights are laid channels last, which CPUs convolve faster."
     def _conv_forward(self, x, weight, bias):
         weight = weight.contiguous(memory_format=torch.channels_last)
-        x,*others = in_precision(x, weight, bias)
-        tensors = cast(conv_dtype(x, self.groups), x, *others)
-        with torch.autocast(x.device.type, enabled=False): return super()._conv_forward(*tensors).to(x.dtype)
+        return convolved(super()._conv_forward, self.groups, *in_precision(x, weight, bias))
 
 class Conv2d(OverTime, PlainConv2d):
     "`torch.nn.Conv2d` over time."
@@ -263,8 +272,7 @@ class Conv2d(OverTime, PlainConv2d):
         if padded or own or not torch.is_grad_enabled(): return super().plain(x)
         weight = self.weight.contiguous(memory_format=torch.channels_last)
         tensors = in_precision(dense(x), weight, self.bias)
-        options = self.stride,self.padding,self.dilation,self.groups
-        with torch.autocast(x.device.type, enabled=False): return _Convolved.apply(*tensors, *options)
+        return _Convolved.apply(*tensors, self.stride, self.padding, self.dilation, self.groups)
 
 class Linear(OverTime, nn.Linear):
     "`torch.nn.Linear` over time."
