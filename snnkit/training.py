@@ -226,8 +226,8 @@ def part_of(
     x:torch.Tensor # some input of a synapse, made of equal parts
 )->torch.Tensor:   # > 0; 1 if nothing is active
     "What one spike, or one stair, adds to `x`: behind a pool of four a quarter of it."
-    active = x[x>0]
-    return active.min().float() if len(active) else torch.ones((), device=x.device)
+    least = torch.where(x>0, x, math.inf).min().float()
+    return torch.where(least.isfinite(), least, 1.)
 
 def spikes_in(
     layer:nn.Module,   # a synapse
@@ -236,7 +236,9 @@ def spikes_in(
 )->torch.Tensor:       # spikes of an input over the window, with a gradient
     "How often an input of `layer` is active, on average."
     x = dense(x)
-    if isinstance(layer, OverTime): return len(x)*x.mean().float()/part_of(x[:, :8])
+    if isinstance(layer, OverTime):
+        both = torch.where(x<0, -x, x) # a spike that takes another back is work too
+        return len(x)*both.mean().float()/part_of(both[:, :8])
     if stair is None: return x.mean().float()**2/(x*x).mean().float().clamp(min=1e-12)
     pooled = (stair/part_of(x[:8])).detach() # of how many values it is the mean
     return pooled*x.mean().float()/stair
