@@ -237,8 +237,8 @@ def spikes_in(
     "How often an input of `layer` is active, on average."
     x = dense(x)
     if isinstance(layer, OverTime):
-        both = torch.where(x<0, -x, x) # a spike that takes another back is work too
-        return len(x)*both.mean().float()/part_of(both[:, :8])
+        if x.detach().min()<0: x = torch.where(x<0, -x, x) # a spike that takes another back is work too
+        return len(x)*x.mean().float()/part_of(x[:, :8])
     if stair is None: return x.mean().float()**2/(x*x).mean().float().clamp(min=1e-12)
     pooled = (stair/part_of(x[:8])).detach() # of how many values it is the mean
     return pooled*x.mean().float()/stair
