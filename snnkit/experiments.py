@@ -240,18 +240,22 @@ def answers(
 
 # %% ../nbs/experiment/11_experiments.ipynb #e02ccdd1
 def left_early(
-    net,          # a trained network
-    data:Data,    # valid and test
-    config:Config # of its run
-)->dict:          # what a record has in place of the answers and costs of a whole window
+    net,           # a trained network
+    data:Data,     # valid and test
+    config:Config, # of its run
+    counted:Subset # of the test images: those whose costs are counted
+)->dict:           # what a record has in place of the answers and costs of a whole window
     "What comes of letting images leave; raises ValueError for a network whose answers do not grow with the steps."
-    steps = doubled_steps(net, config)
-    need(steps, f'`leave` is {config.leave}', 'the last layer of the network must be an `Integrator`', 'Leave it out.')
-    out = early_exit(net, data.valid, data.test, range(1, config.num_steps+1), config.leave, at_once(config))
+    grows = doubled_steps(net, config)
+    need(grows, f'`leave` is {config.leave}', 'the last layer of the network must be an `Integrator`', 'Leave it out.')
+    steps,images = range(1, config.num_steps+1),counted.indices
+    out = early_exit(net, data.valid, data.test, steps, config.leave, at_once(config), counted=images)
     energies = {o: float(out.costs[f'{o} (µJ)']) for o in ways}
     costs = dict(energy=energies['effective'], energies=energies, spikes=float(out.costs.spikes))
     said = dict(valid_accuracy=out.valid, test_accuracy=out.right.double().mean().item(), right=pack(out.right))
-    return said | costs | dict(early=dict(first=out.first, limit=out.limit, steps=out.steps.double().mean().item()))
+    untold = dict(valid_loss=None, test_loss=None, steps={}) # there is no one number of steps that they would be of
+    early = dict(first=out.first, limit=out.limit, steps=out.steps.double().mean().item())
+    return said | untold | costs | dict(early=early)
 
 # %% ../nbs/experiment/11_experiments.ipynb #3ac8d05e
 def steady_mode()->str: # of the layers, see `use`
@@ -405,9 +409,9 @@ def train(
     images = dict(train=len(data.train), valid=len(data.valid), test=len(data.test), counted=len(some))
     n = at_once(config)
     tally = tally_costs(net, some, n, 0)
-    said = answers(net, data, doubled_steps(net, config), n, tally)
-    found = dict(best_epoch=best_epoch, history=history) | said | count(net, tally.costs())
-    if config.leave is not None: found |= left_early(net, data, config)
+    if config.leave is None: said = answers(net, data, doubled_steps(net, config), n, tally)
+    else: said = left_early(net, data, config, some)
+    found = dict(best_epoch=best_epoch, history=history) | count(net, tally.costs()) | said
     about = dict(config=asdict(config), split=data.split_hash, images=images)
     took = dict(training_seconds=round(learned), seconds=round(time.time()-start))
     return finite(about | found | took | provenance())

@@ -627,7 +627,8 @@ def early_exit(
     steps=(1, 2, 4, 8),  # after which images may leave, the last for all; ascending
     loss:float=0.,       # of validation accuracy that may be given away, in points, >= 0
     batch_size:int=100,  # images at a time
-    seed:int=0           # of the encoder's spikes
+    seed:int=0,          # of the encoder's spikes
+    counted=None         # numbers of the test images whose spikes and operations are counted; all if None
 )->Exits:                # limit, steps, right answers and costs
     "Let an image leave once a class leads by enough; raises ValueError for steps that `model` lacks."
     steps = [check_steps(t) for t in steps]
@@ -638,9 +639,10 @@ def early_exit(
     kept,steps = answers_at(right[i:], leaves(leads[i:], limit)),steps[i:]
     leads,right = asked_after(model, test, steps, batch_size, seed)
     at,parts = leaves(leads, limit),[]
-    for i in at.unique():
-        those = (at==i).nonzero().flatten().tolist()
+    some = torch.arange(len(at)) if counted is None else torch.as_tensor(counted)
+    for i in at[some].unique():
+        those = some[at[some]==i].tolist()
         found = tally_costs(model, Subset(test, those), batch_size, seed).costs(steps[i])
-        parts.append(pd.Series(spent(found))*len(those)/len(at))
+        parts.append(pd.Series(spent(found))*len(those)/len(some))
     chosen = steps[0],limit,kept.double().mean().item()
     return Exits(*chosen, torch.tensor(steps)[at], answers_at(right, at), sum(parts))

@@ -444,7 +444,7 @@ def study(
     "The runs of a study, each once, for `run_all`; raises ValueError for an unknown name."
     check_choice('name', name, studies)
     large = name in ('headline', 'rivals', 'tuned') and named(data) in whole
-    if large or name in ('photographs', 'economy', 'efficient', 'accurate'): changes = dict(part=None) | changes
+    if large or name in ('photographs', 'efficient', 'accurate'): changes = dict(part=None) | changes
     if of is None: of = range(42, 47 if name=='headline' else 45)
     configs = seeds(studies[name](base_for(data, **changes)), of)
     return list({key(c): c for c in configs}.values())

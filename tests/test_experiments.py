@@ -167,10 +167,11 @@ def test_levels_may_come_late(tmp_path):
     assert all(m.begun and m.seen==after+1 for m in stairs)
 
 def test_images_may_leave_early(tmp_path):
-    "The record tells what comes of it, beside the answers after all steps"
+    "The record tells what comes of it, in place of the answers after all steps"
     c = replace(tiny, encoder='direct', grad='atan', num_steps=4, options=dict(reset='subtract', pool_neurons=False))
     all_,some = (run(replace(c, leave=o), tmp_path, 'leaving', quiet=True) for o in (None, 10.))
-    assert 'early' not in all_ and all_['steps']==some['steps'] and all_['history']==some['history']
+    assert 'early' not in all_ and all_['history']==some['history'] and all_['operations']==some['operations']
+    assert all_['steps'] and not some['steps'] and some['valid_loss'] is None and some['test_loss'] is None
     assert 1<=some['early']['first']<=some['early']['steps']<4 and 0<=some['early']['limit']<=1
     assert some['energies']['added']<all_['energies']['added'] and some['spikes']<all_['spikes']
     assert some['energy']==some['energies']['effective']
