@@ -7,8 +7,9 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/experiments
 # %% auto #0
 __all__ = ['data_for', 'network', 'counted', 'count', 'steady_mode', 'steady', 'workplace', 'run', 'effort', 'time_text',
            'run_all', 'folds', 'seeds', 'with_twins', 'grid', 'groups', 'spread', 'table', 'one_by_one', 'by_steps',
-           'best', 'increments', 'twinned', 'differences', 'compared', 'decided', 'in_words', 'Config', 'Store',
-           'config_of', 'describe', 'its_twin', 'key', 'pack', 'provenance', 'resolve', 'results_home', 'unpack']
+           'with_memory', 'best', 'increments', 'twinned', 'differences', 'compared', 'decided', 'in_words', 'Config',
+           'Store', 'config_of', 'describe', 'its_twin', 'key', 'pack', 'provenance', 'resolve', 'results_home',
+           'unpack']
 
 # %% ../nbs/experiment/11_experiments.ipynb #0c4a8e15
 import inspect, json, math, os, shutil, time, warnings
@@ -42,8 +43,8 @@ from snnkit.training import (
     read_tensors, save_weights, set_seed, show_where
 )
 from snnkit.measures import (
-    Costs, accuracy_interval, ask_by_steps, early_exit, energy, error_increment, mcnemar, seed_interval, tally_costs,
-    ways
+    Costs, accuracy_interval, ask_by_steps, early_exit, energy, error_increment, mcnemar, picojoules, seed_interval,
+    tally_costs, ways
 )
 from snnkit.store import (
     Config, Store, as_store, check_paths, config_of, conversions, describe, finite, is_path, its_twin, key, losses,
@@ -769,6 +770,22 @@ def by_steps(
         spikes = np.mean([o['spikes'] for o in at])
         rows[int(t)] = {'test (%)': mean, 'low': low, 'high': high, 'spikes': spikes, 'energy (µJ)': cost}
     return pd.DataFrame(rows).T.rename_axis('T')
+
+# %% ../nbs/experiment/11_experiments.ipynb #4911ce88
+def with_memory(
+    record:dict,    # of a run
+    access:float=5. # energy of reading or writing 32 bits (pJ); 5 is that of an 8 KB cache (Horowitz 2014)
+)->float:           # µJ an image
+    "Energy if every operation fetches a weight, and every update of a membrane reads and writes it and adds."
+    access = check_number('access', access, '[0, inf)', 'From DRAM it is 640 pJ.')
+    need('energies' in record, '`record` knows only the effective operations', 'it must count them in every way',
+         'Train with `fresh=True`.')
+    early,energies = record.get('early'),record['energies']
+    share = early['steps']/record['config']['num_steps'] if early else 1.
+    repeated = 1e6*(energies['effective']-energies['once'])/picojoules['MAC'] # multiplications of the same image
+    fetched = share*sum(o[1] for o in record['operations'].values()) - repeated
+    updates = share*record.get('updates', 0)
+    return energies['once'] + (access*fetched + (2*access+picojoules['AC'])*updates)/1e6
 
 # %% ../nbs/experiment/11_experiments.ipynb #92d4ec5a
 def best(
