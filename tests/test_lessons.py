@@ -10,7 +10,11 @@ from snnkit.data import load
 from snnkit.layers import use
 
 walkthrough = root/'nbs'/'walkthrough'
-lessons = [*sorted(walkthrough.glob('[0-9]_*.ipynb')), walkthrough/'recipe.ipynb']
+numbered = sorted(walkthrough.glob('[0-9]_*.ipynb'))
+# side by side; a lesson asks for what the earlier ones of its chain found
+later = [*numbered[6:], walkthrough/'recipe.ipynb']
+alone = [walkthrough/f'{o}.ipynb' for o in ('economy', 'depthwise')]
+chains = dict(first=numbered[:6], later=later, alone=alone)
 knobs = {
     r"datasets = .*": "datasets = ['few']",
     r"datasets,deep = .*": "datasets,deep = ['few'],['few']",
@@ -45,8 +49,9 @@ def few_digits(folder):
 def lines(place): return sum(p.read_text().count('\n') for p in (place/'results').glob('*.jsonl'))
 
 @pytest.mark.slow
-def test_lessons_train(tmp_path, monkeypatch):
-    "In one test, as the later lessons ask what the earlier ones found"
+@pytest.mark.parametrize('chain', chains)
+def test_lessons_train(tmp_path, monkeypatch, chain):
+    "Nothing is left out, and all of it is trained"
     monkeypatch.setenv('SNNKIT_RESULTS', str(tmp_path/'results'))
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
     monkeypatch.setenv('IN_TEST', '1')
@@ -54,7 +59,7 @@ def test_lessons_train(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('LOKY_MAX_CPU_COUNT', '1') # in this process, by torch: so few images are worth no compilation
     monkeypatch.setattr('snnkit.experiments.use', lambda _: use('torch'))
-    for lesson in lessons:
+    for lesson in chains[chain]:
         before,turned,shell = lines(tmp_path),set(),CaptureShell()
         for c in read_nb(lesson).cells:
             if c.cell_type!='code' or c.source.startswith('#| hide'): continue
