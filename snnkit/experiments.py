@@ -7,9 +7,9 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/experiments
 # %% auto #0
 __all__ = ['data_for', 'network', 'counted', 'count', 'steady_mode', 'steady', 'workplace', 'run', 'effort', 'time_text',
            'run_all', 'folds', 'seeds', 'with_twins', 'grid', 'groups', 'spread', 'table', 'one_by_one', 'by_steps',
-           'with_memory', 'best', 'increments', 'twinned', 'differences', 'compared', 'decided', 'in_words', 'Config',
-           'Store', 'config_of', 'describe', 'its_twin', 'key', 'pack', 'provenance', 'resolve', 'results_home',
-           'unpack']
+           'used', 'with_memory', 'best', 'increments', 'twinned', 'differences', 'compared', 'decided', 'in_words',
+           'Config', 'Store', 'config_of', 'describe', 'its_twin', 'key', 'pack', 'provenance', 'resolve',
+           'results_home', 'unpack']
 
 # %% ../nbs/experiment/11_experiments.ipynb #0c4a8e15
 import inspect, json, math, os, shutil, time, warnings
@@ -244,13 +244,13 @@ def left_early(
     net,           # a trained network
     data:Data,     # valid and test
     config:Config, # of its run
-    counted:Subset # of the test images: those whose costs are counted
+    some:Subset    # of the test images: those whose costs are counted
 )->dict:           # what a record has in place of the answers and costs of a whole window
     "What comes of letting images leave; raises ValueError for a network whose answers do not grow with the steps."
     grows = doubled_steps(net, config)
     need(grows, f'`leave` is {config.leave}', 'the last layer of the network must be an `Integrator`', 'Leave it out.')
-    steps,images = range(1, config.num_steps+1),counted.indices
-    out = early_exit(net, data.valid, data.test, steps, config.leave, at_once(config), counted=images)
+    steps = range(1, config.num_steps+1)
+    out = early_exit(net, data.valid, data.test, steps, config.leave, at_once(config), counted=some.indices)
     energies = {o: float(out.costs[f'{o} (µJ)']) for o in ways}
     costs = dict(energy=energies['effective'], energies=energies, spikes=float(out.costs.spikes))
     said = dict(valid_accuracy=out.valid, test_accuracy=out.right.double().mean().item(), right=pack(out.right))
@@ -772,6 +772,13 @@ def by_steps(
     return pd.DataFrame(rows).T.rename_axis('T')
 
 # %% ../nbs/experiment/11_experiments.ipynb #4911ce88
+def used(
+    record:dict # of a run
+)->float:       # in (0, 1]
+    "Share of its window that a network took for an image: less than 1 where images leave early."
+    early = record.get('early')
+    return early['steps']/record['config']['num_steps'] if early else 1.
+
 def with_memory(
     record:dict,    # of a run
     access:float=5. # energy of reading or writing 32 bits (pJ); 5 is that of an 8 KB cache (Horowitz 2014)
@@ -780,8 +787,7 @@ def with_memory(
     access = check_number('access', access, '[0, inf)', 'From DRAM it is 640 pJ.')
     need('energies' in record, '`record` knows only the effective operations', 'it must count them in every way',
          'Train with `fresh=True`.')
-    early,energies = record.get('early'),record['energies']
-    share = early['steps']/record['config']['num_steps'] if early else 1.
+    energies,share = record['energies'],used(record)
     repeated = 1e6*(energies['effective']-energies['once'])/picojoules['MAC'] # multiplications of the same image
     fetched = share*sum(o[1] for o in record['operations'].values()) - repeated
     updates = share*record.get('updates', 0)
