@@ -196,6 +196,58 @@ def convolved(
     if dtype==x.dtype: return convolve(x, *more)
     with torch.autocast(x.device.type, enabled=False): return convolve(*cast(dtype, x, *more)).to(x.dtype)
 
+# %% ../nbs/network/04_layers.ipynb #7b1dfd4b
+def by_place(
+    x:torch.Tensor,      # input of a convolution, shape [B, C, H, W]
+    weight:torch.Tensor, # shape [O, C, h, w]
+    stride:tuple, padding:tuple, dilation:tuple, groups:int # of the convolution
+)->bool:                 # is the gradient of `weight` quicker by products of matrices?
+    "Of small maps of many channels in bfloat16 on a CPU, where the kernel moves by single pixels."
+    halves = x.dtype==torch.bfloat16 and x.device.type=='cpu'
+    plain = tuple(stride)==tuple(dilation)==(1, 1) and groups==1
+    return halves and plain and weight[:, :, 0, 0].numel() >= 1024*x[0, 0].numel()
+
+def kernel_gradient(
+    x:torch.Tensor, # input, shape [B, C, H, W]
+    g:torch.Tensor, # gradient of the output, shape [B, O, H', W']
+    size:tuple,     # of the kernel
+    padding:tuple   # of the input
+)->torch.Tensor:    # shape [O, C, *size]
+    "What a kernel's weights are to get: for each of its places a product of two matrices."
+    (h,w),(up,left) = g.shape[2:],padding
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left, up, up))
+    errors = g.permute(0, 2, 3, 1).flatten(0, 2).t().contiguous()
+    def at(i, j): return errors @ padded[:, i:i+h, j:j+w].flatten(0, 2)
+    places = [at(i, j) for i in range(size[0]) for j in range(size[1])]
+    return torch.stack(places, 1).unflatten(1, size).permute(0, 3, 1, 2)
+
+# %% ../nbs/network/04_layers.ipynb #d730d90f
+def in_parts(
+    x:torch.Tensor, g:torch.Tensor, size:tuple, padding:tuple # see `kernel_gradient`
+)->torch.Tensor:                                              # the same
+    "`kernel_gradient` of so many images at a time as a processor's cache holds, summed in floats."
+    n = max(1, 8192 // g[0, 0].numel())
+    if len(x)<=n: return kernel_gradient(x, g, size, padding)
+    parts = [kernel_gradient(*o, size, padding).float() for o in zip(x.split(n), g.split(n))]
+    return sum(parts).to(x.dtype)
+
+def conv_gradients(
+    g:torch.Tensor,      # gradient of the output, shape [B, O, H', W']
+    x:torch.Tensor,      # input, shape [B, C, H, W]
+    weight:torch.Tensor, # shape [O, C/groups, h, w]
+    biases:list,         # their number, or None
+    options:tuple,       # stride, padding, dilation and groups
+    want:tuple           # which gradients
+)->tuple:                # of input, weight and bias
+    "The gradients of a convolution, those of its kernel in the quicker way."
+    x,g,weight = cast(conv_dtype(x, options[-1]), x, g, weight)
+    ours = want[1] and by_place(x, weight, *options)
+    left = want[0],want[1] and not ours,want[2] and not ours
+    *where,groups = options
+    grads = torch.ops.aten.convolution_backward(g, x, weight, biases, *where, False, [0, 0], groups, left)
+    if not ours: return grads
+    return grads[0],in_parts(x, g, weight.shape[2:], options[1]),g.sum((0, 2, 3)) if want[2] else None
+
 # %% ../nbs/network/04_layers.ipynb #e36b5478
 class _Convolved(Function): # a convolution at every step
     @staticmethod
@@ -209,12 +261,11 @@ class _Convolved(Function): # a convolution at every step
     @staticmethod
     @once_differentiable
     def backward(ctx, g):
-        (x,weight),(*where,groups) = ctx.saved_tensors,ctx.options
+        x,weight = ctx.saved_tensors
         T,once,want = len(g),is_constant(g),ctx.needs_input_grad[:3]
         if once: x,g = sum_over_time(x),g[:1]
-        options = ctx.biases,*where,False,[0, 0],groups,want
-        tensors = cast(conv_dtype(x, groups), g.flatten(0, 1), x.flatten(0, 1), weight)
-        dx,dw,db = cast(x.dtype, *torch.ops.aten.convolution_backward(*tensors, *options))
+        grads = conv_gradients(g.flatten(0, 1), x.flatten(0, 1), weight, ctx.biases, ctx.options, want)
+        dx,dw,db = cast(x.dtype, *grads)
         if once and db is not None: db = T*db # which has no input
         if dx is not None: dx = dx.unflatten(0, x.shape[:2]).expand(T, *x.shape[1:])
         return dx,dw,db,*[None]*4
@@ -260,19 +311,28 @@ class PlainConv2d(nn.Conv2d):
     "`torch.nn.Conv2d`; for each call its weights are laid channels last, which CPUs convolve faster."
     def _conv_forward(self, x, weight, bias):
         weight = weight.contiguous(memory_format=torch.channels_last)
-        return convolved(super()._conv_forward, self.groups, *in_precision(x, weight, bias))
+        tensors = in_precision(x, weight, bias)
+        ours = self._learns_by_us() and by_place(*tensors[:2], *self._geometry())
+        if ours: return _Convolved.apply(dense(tensors[0])[None], *tensors[1:], *self._geometry())[0]
+        return convolved(super()._conv_forward, self.groups, *tensors)
+
+    def _geometry(self): return self.stride,self.padding,self.dilation,self.groups
+
+    def _learns_by_us(self):
+        "Are gradients asked for, of a padding that `_Convolved` knows?"
+        zeros = self.padding_mode=='zeros' and not isinstance(self.padding, str)
+        return zeros and torch.is_grad_enabled()
 
 class Conv2d(OverTime, PlainConv2d):
     "`torch.nn.Conv2d` over time."
     size,once = ('in_channels', 2),True
 
     def plain(self, x):
-        padded = self.padding_mode!='zeros' or isinstance(self.padding, str)
         own = type(self)._conv_forward is not PlainConv2d._conv_forward # somebody convolves in another way
-        if padded or own or not torch.is_grad_enabled(): return super().plain(x)
+        if own or not self._learns_by_us(): return super().plain(x)
         weight = self.weight.contiguous(memory_format=torch.channels_last)
         tensors = in_precision(dense(x), weight, self.bias)
-        return _Convolved.apply(*tensors, self.stride, self.padding, self.dilation, self.groups)
+        return _Convolved.apply(*tensors, *self._geometry())
 
 class Linear(OverTime, nn.Linear):
     "`torch.nn.Linear` over time."
