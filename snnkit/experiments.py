@@ -704,10 +704,22 @@ def varying(
     columns = {o: [c.options.get(o, usual(c.model, o)) for c in configs] for o in names}
     return {o: v for o,v in columns.items() if len({*map(repr, v)})>1}
 
+# %% ../nbs/experiment/11_experiments.ipynb #0b1ec973
+def spent(
+    records:list, # of one configuration
+    count:str     # the way to count operations, of `ways`
+)->float:         # mean energy of an image; raises ValueError for records of another version
+    "What the runs of a network spend."
+    if count=='effective': return np.mean([r['energy'] for r in records])
+    told = all('energies' in r for r in records)
+    need(told, f'`count` is {count!r}', 'these records know only the effective operations', 'Train with `fresh=True`.')
+    return np.mean([r['energies'][count] for r in records])
+
 # %% ../nbs/experiment/11_experiments.ipynb #6fb20c95
 def row(
     rs:list,         # records of one configuration
-    confidence:float # of the interval
+    confidence:float,# of the interval
+    count:str        # the way to count operations, of `ways`
 )->dict:             # what the table says of it
     "Means over runs, and the interval of the test accuracy in percent."
     hit,n = unpack(rs[0]).sum().item(),rs[0]['images']['test']
@@ -718,20 +730,22 @@ def row(
     spikes = mean(lambda r: r.get('spikes', math.nan))
     operations = mean(lambda r: sum(o[1] for o in r['operations'].values()))
     accuracy = {'valid (%)': 100*mean(lambda r: r['valid_accuracy']), 'test (%)': test, 'low': low, 'high': high}
-    costs = {'spikes (k)': spikes/1e3, 'ops (M)': operations/1e6, 'energy (µJ)': mean(lambda r: r['energy'])}
+    costs = {'spikes (k)': spikes/1e3, 'ops (M)': operations/1e6, 'energy (µJ)': spent(rs, count)}
     return {'runs': len(rs)} | accuracy | {'params (k)': rs[0]['parameters']/1e3} | costs
 
 # %% ../nbs/experiment/11_experiments.ipynb #19e7f3a0
 def table(
     records:list,       # of runs
     base:Config=None,   # what the rows' names are told against; the first record's if None
-    confidence:float=.95 # of the intervals
+    confidence:float=.95,# of the intervals
+    count:str='effective'# the way to count operations for the energy, of `ways`
 )->pd.DataFrame:        # a row a configuration: options that vary, runs, accuracies and interval (%), parameters, costs
     "What the runs found, seeds and folds taken together; costs are spikes, operations and energy of an image."
+    check_choice('count', count, ways)
     every = groups(records).values()
     base = base_of(records, base)
     configs = [config_of(rs[0]) for rs in every]
-    out = pd.DataFrame([row(rs, confidence) for rs in every], index=[describe(c, base) for c in configs])
+    out = pd.DataFrame([row(rs, confidence, count) for rs in every], index=[describe(c, base) for c in configs])
     for i,(name,values) in enumerate(varying(configs).items()): out.insert(i, name, values)
     return out
 
@@ -815,17 +829,6 @@ def check_splits(
     same = all(a['split']==b['split'] for a,b in pairs)
     mend = 'The data have changed; train both with `fresh=True`.'
     need(same, f'{name} saw other images than {other}', 'the split must be the same', mend)
-
-# %% ../nbs/experiment/11_experiments.ipynb #0b1ec973
-def spent(
-    records:list, # of one configuration
-    count:str     # the way to count operations, of `ways`
-)->float:         # mean energy of an image; raises ValueError for records of another version
-    "What the runs of a network spend."
-    if count=='effective': return np.mean([r['energy'] for r in records])
-    told = all('energies' in r for r in records)
-    need(told, f'`count` is {count!r}', 'these records know only the effective operations', 'Train with `fresh=True`.')
-    return np.mean([r['energies'][count] for r in records])
 
 # %% ../nbs/experiment/11_experiments.ipynb #7af41c0e
 def beside(
