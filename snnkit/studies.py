@@ -194,7 +194,7 @@ def cures(
     base:Config # of the study
 )->dict:        # cure: configuration; the first has none
     "A small EfficientNet in few steps, with each of what may help its spikes."
-    first = _small(base)
+    first = replace(_small(base), precision='bf16')
     between = {'spikes between blocks': dict(narrow_neurons=True), 'currents amid blocks': dict(middle_neurons=False)}
     wider = {'kernels of seven': dict(middle_kernel=7), 'whole convolutions': dict(depthwise=False)}
     leaks = {'learned leak': dict(cell='snnkit.layers:PLIF'), 'no leak': dict(leak=1.)}
@@ -419,7 +419,11 @@ def _accurate(base): return with_twins([*accurate(base).values()])
 
 def _photographs(base): return with_twins([*photographs(base).values()])
 
-def _cures(base): return with_twins([*cures(base).values()])
+def _cures(base):
+    found = cures(base)
+    kinds = 'as it is','spikes between blocks','currents amid blocks','kernels of seven','whole convolutions'
+    built = [found[k] for k in kinds] # the others have the twin of the first
+    return [*with_twins(built), *found.values()]
 
 def _efficient(base): return with_twins([*efficient(base).values()])
 
