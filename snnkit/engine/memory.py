@@ -97,15 +97,30 @@ def _pages(n):
 # %% ../../nbs/machine_room/24_memory.ipynb #709660ba
 _spare,_lock = [],threading.Lock()
 
+class _Bytes:
+    "Of all blocks, and the most that were in use at a time."
+    made = most = 0
+
+def _drop_oldest():
+    _Bytes.made -= len(_spare.pop(0))
+
+def _new_block(size):
+    block = _pages(size+size//8)
+    _Bytes.made += len(block)
+    _Bytes.most = max(_Bytes.most, _Bytes.made - sum(map(len, list(_spare))))
+    while _spare and _Bytes.made>2*_Bytes.most: _drop_oldest()
+    return block
+
 def _block(size):
     "Memory of at least `size` bytes: the smallest that fits of what others have left, or new."
     with _lock:
         fits = [o for o in list(_spare) if size<=len(o)<=2*size]
-        if not fits: return _pages(size+size//8)
+        if not fits: return _new_block(size)
         block = min(fits, key=len)
         _spare.remove(block)
         return block
 
+# %% ../../nbs/machine_room/24_memory.ipynb #401ff2e6
 def fresh(
     *shape:int,      # of the array
     dtype=np.float32 # of numpy
@@ -122,7 +137,9 @@ def fresh(
 # %% ../../nbs/machine_room/24_memory.ipynb #d167a7f2
 def free():
     "Give memory that is kept for later calls back to the system; other threads keep their buffers until they end."
-    with _lock: _spare.clear()
+    with _lock:
+        while _spare: _drop_oldest()
+        _Bytes.most = _Bytes.made
     _here.shelf.clear()
 
 def _after_fork():
