@@ -6,8 +6,8 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/experiments
 
 # %% auto #0
 __all__ = ['data_for', 'network', 'counted', 'count', 'steady_mode', 'steady', 'workplace', 'run', 'effort', 'time_text',
-           'run_all', 'folds', 'seeds', 'with_twins', 'grid', 'groups', 'spread', 'table', 'one_by_one', 'by_steps',
-           'used', 'with_memory', 'best', 'increments', 'twinned', 'differences', 'compared', 'decided', 'in_words',
+           'run_all', 'folds', 'seeds', 'with_twins', 'grid', 'groups', 'spread', 'used', 'table', 'one_by_one',
+           'by_steps', 'with_memory', 'best', 'increments', 'twinned', 'differences', 'compared', 'decided', 'in_words',
            'Config', 'Store', 'config_of', 'describe', 'its_twin', 'key', 'pack', 'provenance', 'resolve',
            'results_home', 'unpack']
 
@@ -704,6 +704,14 @@ def varying(
     columns = {o: [c.options.get(o, usual(c.model, o)) for c in configs] for o in names}
     return {o: v for o,v in columns.items() if len({*map(repr, v)})>1}
 
+# %% ../nbs/experiment/11_experiments.ipynb #ff96fcb6
+def used(
+    record:dict # of a run
+)->float:       # in (0, 1]
+    "Share of its window that a network took for an image: less than 1 where images leave early."
+    early = record.get('early')
+    return early['steps']/record['config']['num_steps'] if early else 1.
+
 # %% ../nbs/experiment/11_experiments.ipynb #0b1ec973
 def spent(
     records:list, # of one configuration
@@ -728,7 +736,7 @@ def row(
     test,low,high = 100*np.clip(spread(values, single, confidence, overlap_of(rs)), 0, 1)
     def mean(what): return float(np.mean([what(r) for r in rs]))
     spikes = mean(lambda r: r.get('spikes', math.nan))
-    operations = mean(lambda r: sum(o[1] for o in r['operations'].values()))
+    operations = mean(lambda r: used(r)*sum(o[1] for o in r['operations'].values()))
     accuracy = {'valid (%)': 100*mean(lambda r: r['valid_accuracy']), 'test (%)': test, 'low': low, 'high': high}
     costs = {'spikes (k)': spikes/1e3, 'ops (M)': operations/1e6, 'energy (µJ)': spent(rs, count)}
     return {'runs': len(rs)} | accuracy | {'params (k)': rs[0]['parameters']/1e3} | costs
@@ -786,13 +794,6 @@ def by_steps(
     return pd.DataFrame(rows).T.rename_axis('T')
 
 # %% ../nbs/experiment/11_experiments.ipynb #4911ce88
-def used(
-    record:dict # of a run
-)->float:       # in (0, 1]
-    "Share of its window that a network took for an image: less than 1 where images leave early."
-    early = record.get('early')
-    return early['steps']/record['config']['num_steps'] if early else 1.
-
 def with_memory(
     record:dict,    # of a run
     access:float=5. # energy of reading or writing 32 bits (pJ); 5 is that of an 8 KB cache (Horowitz 2014)
