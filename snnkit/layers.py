@@ -204,8 +204,8 @@ def by_place(
 )->bool:                 # is the gradient of `weight` quicker by products of matrices?
     "Of small maps of many channels in bfloat16 on a CPU, where the kernel moves by single pixels."
     halves = x.dtype==torch.bfloat16 and x.device.type=='cpu'
-    plain = tuple(stride)==tuple(dilation)==(1, 1) and groups==1
-    return halves and plain and weight[:, :, 0, 0].numel() >= 1024*x[0, 0].numel()
+    plain = x.ndim==4 and tuple(stride)==tuple(dilation)==(1, 1) and groups==1
+    return halves and plain and weight[:, :, 0, 0].numel() >= 1024*x.shape[2]*x.shape[3]
 
 def kernel_gradient(
     x:torch.Tensor, # input, shape [B, C, H, W]
@@ -226,7 +226,7 @@ def in_parts(
     x:torch.Tensor, g:torch.Tensor, size:tuple, padding:tuple # see `kernel_gradient`
 )->torch.Tensor:                                              # the same
     "`kernel_gradient` of so many images at a time as a processor's cache holds, summed in floats."
-    n = max(1, 8192 // g[0, 0].numel())
+    n = max(1, 8192 // (g.shape[2]*g.shape[3]))
     if len(x)<=n: return kernel_gradient(x, g, size, padding)
     parts = [kernel_gradient(*o, size, padding).float() for o in zip(x.split(n), g.split(n))]
     return sum(parts).to(x.dtype)
