@@ -27,9 +27,10 @@ from .store import Config, config_of, describe, key
 from .experiments import network
 
 # %% ../nbs/doors/17_zoo.ipynb #91ab644b
-digests = dict( # SHA-256 of each file
-    mnist='d4ed6cc99920fef4bfc0451eb534c77aad12da952600d6807ba9d932f3115dbf',
-    fashion='239f2d1dd68f5765daff118d34c5af5f8a91f62b37fd085e581d50ec950f3472')
+digests = { # SHA-256 of each file
+    'mnist': 'd4ed6cc99920fef4bfc0451eb534c77aad12da952600d6807ba9d932f3115dbf',
+    'fashion': '239f2d1dd68f5765daff118d34c5af5f8a91f62b37fd085e581d50ec950f3472',
+    'cifar10-jpeg': 'cb503d863987f5fb09c8399cd28179d824de0bb35b8981e2c18300c22f9d5a37'}
 
 address = 'https://raw.githubusercontent.com/DevChuriwala/SpikingNeuralNetwork/main/zoo'
 

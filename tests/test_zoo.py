@@ -2,12 +2,15 @@
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-import pytest
+from pathlib import Path
+import pytest,torch
+from torch.utils.data import Subset
 from snnkit import zoo
-from snnkit.data import load
-from snnkit.training import evaluate
+from snnkit.data import batches, load
+from snnkit.store import Store, config_of, key, unpack
 from snnkit.zoo import digests, file_name, find, load_pretrained, restored
 
+results = Path(__file__).parents[1]/'results'
 each = pytest.mark.parametrize('name', digests)
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -24,10 +27,13 @@ def server(monkeypatch):
     at.server_close()
 
 @each
-def test_a_network_is_as_good_as_its_record_says(name, real_data):
+def test_a_network_answers_as_its_record_says(name, real_data):
     net,about = restored(find(name))
-    found = evaluate(net, load(about['shape']['name'], real_data).test)
-    assert abs(found.accuracy-about['found']['test_accuracy'])<=5e-4
+    record = Store(results).read()[key(config_of(about))]
+    assert record['test_accuracy']==about['found']['test_accuracy']
+    some = Subset(load(about['shape']['name'], real_data).test, range(2000))
+    with torch.no_grad(): right = torch.cat([net(x).argmax(1)==y for x,y in batches(some, 250)])
+    assert right.float().mean()>.9 and (right!=unpack(record)[:2000]).sum()<=2 # other processors round otherwise
 
 @each
 @pytest.mark.parametrize('place', [0, .5, -1])

@@ -8,10 +8,13 @@ from snnkit.studies import accurate,base_for
 from snnkit.zoo import file_name,keep
 from common import root
 
-networks = dict(mnist=('MNIST', 42), fashion=('FashionMNIST', 42)) # name: data, seed that did best on validation images
+networks = { # name: data, seed that did best on validation images
+    'mnist': ('MNIST', 42),
+    'fashion': ('FashionMNIST', 42),
+    'cifar10-jpeg': ('CIFAR10-JPEG', 43)}
 
 @call_parse
-def main(*names:str): # of networks: mnist, fashion; all if none
+def main(*names:str): # of networks; all if none
     "Write networks of the zoo"
     (root/'zoo').mkdir(exist_ok=True)
     for name in names or networks:
