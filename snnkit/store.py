@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -409,13 +410,20 @@ def shipped()->list: # of folders, one at most
 
 no_record = ValueError, TypeError, KeyError, OverflowError, RecursionError # what a line that is none may raise
 
+@lru_cache(8192)
+def key_in(
+    line:bytes # of a file
+)->str:        # of its record
+    "The key of a line, which is checked once in a process; raises one of `no_record` if it holds no record."
+    r = json.loads(line)
+    check_record(r)
+    return key(config_of(r))
+
 def record_of(
     line:bytes # of a file
 )->tuple:      # key and record
     "What a line of a store holds; raises one of `no_record` if that is none."
-    r = json.loads(line)
-    check_record(r)
-    return key(config_of(r)),r
+    return key_in(line),json.loads(line)
 
 # %% ../nbs/experiment/10_store.ipynb #a41f7c83
 def lines_of(
