@@ -24,6 +24,7 @@ knobs = {
     r"large = dict\(.*?\)": "large = dict(part=60, epochs=1, num_steps=2)",
     r"trial = dict\(.*?\)": "trial = dict(part=60, epochs=1)",
     r"of,fresh = .*": "of,fresh = (42,),True",
+    r"single = .*": "single = (42,)",
     r"neurons = .*": "neurons = (100,)",
     r"test = load.*": "test = some = counted(load('digits').test, 50)",
     r"shown = counted.*": "shown = counted(load('digits').train, 50)"}
