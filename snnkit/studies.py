@@ -372,7 +372,7 @@ def photographs(
     unsigned = replace(signed, signed=False, grad=first.grad, wait=.25)
     on = {f'trained on, T = {T}': replace(signed, num_steps=T, tune=3, tune_lr=.02, distill=.5) for T in (4, 2)}
     counting = first.options | dict(leak=1., start=.5)
-    as_much = round(as_long[4]*first.epochs) # epochs in the time of the twin's
+    as_much = round(as_long[4]*first.epochs) # a share as in `tuned`, though this network takes longer
     scratch = replace(first, options=counting, num_steps=4, epochs=as_much, **_signed)
     others = {'from scratch': scratch, 'spike-BP': _by_spike_bp(base)}
     return made | {'converted, unsigned': unsigned} | on | others
