@@ -902,21 +902,58 @@ def _try(where, step, *args):
         raise ValueError(f'{where} cannot be read as an image ({why}). Replace or remove it.') from e
 
 # %% ../nbs/experiment/06_data.ipynb #5b1e0d63
-def _decode(raw, where, size=None):
-    "Image file with content `raw` as an array of bytes: [H, W] if grey, [H, W, 3] if colour."
-    from PIL import Image, ImageOps
-    im = _try(where, partial(Image.open, formats=_formats), io.BytesIO(raw))
-    w,h = im.size
-    need(w*h<=_most_pixels, f'{where} has {h} x {w} pixels', f'it may have {_most_pixels:,}', 'Replace or remove it.')
-    wide = _try(where, _wide, im, raw)
-    need(im.mode in _modes and not wide, f'{where} has pixels of mode {im.mode}{" with 16 bits"*wide}',
-         'they must have 8 bits a channel', 'Save it with 8 bits.')
+_eight_bits = 'they must have 8 bits a channel'
+
+def _pixels(im, where, size=None):
+    "Pillow's picture `im`, upright and of that size, as an array of bytes: [H, W] if grey, [H, W, 3] if colour."
+    from PIL import ImageOps
+    need(im.mode in _modes, f'{where} has pixels of mode {im.mode}', _eight_bits, 'Save it with 8 bits.')
     _try(where, im.load)
     im = _try(where, ImageOps.exif_transpose, im).convert(_modes[im.mode])
     if size:
         from torchvision.transforms.v2.functional import resize
         im = resize(im, size)
     return np.asarray(im)
+
+def _decode(raw, where, size=None):
+    "Image file with content `raw` as `_pixels` gives it."
+    from PIL import Image
+    im = _try(where, partial(Image.open, formats=_formats), io.BytesIO(raw))
+    w,h = im.size
+    need(w*h<=_most_pixels, f'{where} has {h} x {w} pixels', f'it may have {_most_pixels:,}', 'Replace or remove it.')
+    wide = _try(where, _wide, im, raw)
+    need(not wide, f'{where} has pixels of mode {im.mode} with 16 bits', _eight_bits, 'Save it with 8 bits.')
+    return _pixels(im, where, size)
+
+# %% ../nbs/experiment/06_data.ipynb #41d00001
+def decode(
+    picture,  # path of an image file, its bytes, or a picture of Pillow's
+    size=None # height and width to bring it to, or None
+)->tuple:     # pixels, [H, W] if grey, [H, W, 3] if colour; where they come from, for messages
+    "A picture as `load` reads it; raises ValueError for what is none, FileNotFoundError if there is no file."
+    size = list(size) if size else None
+    if hasattr(picture, 'getbands'): return _pixels(picture, 'the picture', size),'the picture'
+    if isinstance(picture, bytes): return _decode(picture, 'the picture', size),'the picture'
+    path = _path('picture', picture)
+    if not path.exists(): raise FileNotFoundError(f'There is no picture {_plain(path)}.')
+    _check_file(path)
+    _check_length(path.stat().st_size, path)
+    return _decode(path.read_bytes(), _plain(path), size),_plain(path)
+
+def image_files(
+    places # a path or several: image files, or folders of them
+)->list:   # of paths
+    "All image files in `places`; raises FileNotFoundError for what is not there, ValueError if there is none."
+    places = places if isinstance(places, (list, tuple)) else [places]
+    found = []
+    for place in (_path('pictures', o) for o in places):
+        if not place.exists(): raise FileNotFoundError(f'There is no picture or folder {_plain(place)}.')
+        inside = [o for o in sorted(place.rglob('*')) if o.is_file() and _counts(o.relative_to(place).parts, False)]
+        need(not place.is_dir() or inside, f'{_plain(place)} holds no image',
+             f'it must have files such as {", ".join(sorted(_image_types)[:4])}', 'Name another folder.')
+        found += inside if place.is_dir() else [place]
+    need(found, '`pictures` is empty', 'it must name image files', 'Name one, or a folder.')
+    return found
 
 # %% ../nbs/experiment/06_data.ipynb #8392c1ea
 def _stack(arrays, where):

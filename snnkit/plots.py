@@ -846,9 +846,9 @@ class Seen(NamedTuple):
     scores:torch.Tensor   # of the classes over time, shape [T, K]
     answer:int            # class with the highest score at the end, see `leader`
     settled:int           # steps after which that was so until the end
-    twin_answer:int       # of the twin
+    twin_answer:int       # of the twin; None without one, or if all its scores are alike
     ops:pd.DataFrame      # what `synaptic_ops` gives for the network
-    twin_ops:pd.DataFrame # and for its twin
+    twin_ops:pd.DataFrame # and for its twin; None without one
 
 def score_course(
     current:torch.Tensor, # of the readout, shape [T, ...]
@@ -868,13 +868,12 @@ def leader(
 @torch.no_grad()
 def see_image(
     model:nn.Module,    # a spiking network that ends in an `Integrator`
-    twin:nn.Module,     # its twin
+    twin:nn.Module,     # its twin, or None
     image:torch.Tensor, # intensities in [-1, 1], shape [C, H, W]
     seed:int=0          # of the encoder's spikes
 )->Seen:                # what there is to see
     "Spikes, scores and operations for one image; raises ValueError for a model without readout."
-    x,y = one_image(model, image),one_image(twin, image)
-    heard = {}
+    x,heard = one_image(model, image),{}
     def hear(name, layer, x, y): heard[name] = layer,dense(x if isinstance(layer, Integrator) else y)[:, 0].cpu()
     with watch(model, hear, (Neuron, Encoder, Integrator)): ops = synaptic_ops(model, x, seed=seed)
     layers = [o for o,_ in heard.values()]
@@ -887,8 +886,10 @@ def see_image(
     wrong = [t for t,o in enumerate(leads) if o!=leads[-1]]
     settled = wrong[-1]+2 if wrong else 1
     trains = {name: s.flatten(1) for name,(_,s) in heard.items()}
-    with undisturbed(twin): twin_answer = leader(twin(y)[0])
-    return Seen(image.mean(0).cpu(), trains, scores, leads[-1], settled, twin_answer, ops, synaptic_ops(twin, y))
+    seen = Seen(image.mean(0).cpu(), trains, scores, leads[-1], settled, None, ops, None)
+    if twin is None: return seen
+    y = one_image(twin, image)
+    with undisturbed(twin): return seen._replace(twin_answer=leader(twin(y)[0]), twin_ops=synaptic_ops(twin, y))
 
 # %% ../nbs/experiment/09_plots.ipynb #6b7fd201
 def plot_bands(

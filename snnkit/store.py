@@ -102,6 +102,7 @@ class Config(Converted):
     norm_head:bool=later(True, False) # the norm behind the hidden linear layer too?
     leave:float=later(None) # accuracy (points) that images may cost by leaving early, see `early_exit`; None: all stay
     half:bool=later(False)  # weights rounded to float16 once trained, as a file of half the size holds them?
+    size:int=later(None)    # height and width that images are resized to; None: they stay as they are
 
 # %% ../nbs/experiment/10_store.ipynb #922a2476
 def plain_options(options):
@@ -129,6 +130,7 @@ def tidied(
     if c.leave is not None: out['leave'] = check_number('leave', c.leave, '[0, 100]', 'Usual are 0 to 0.3.')
     if c.levels is not None: out['levels'] = check_whole('levels', c.levels, 1, 'Usual are 4 and 8.')
     out['late'] = check_number('late', c.late, '[0, 1)', 'Usual are 0 and 0.6.')
+    if c.size is not None: out['size'] = check_whole('size', c.size, 1, 'Usual are 28 and 32.')
     if c.part is not None: out['part'] = check_whole('part', c.part, 1, 'None takes all images.')
     if c.fold is not None: out['fold'] = check_whole('fold', c.fold, 0, 'Folds count from 0.', out['folds']-1)
     ok = isinstance(c.data, (str, os.PathLike))

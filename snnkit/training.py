@@ -517,7 +517,8 @@ def save_checkpoint(
     run:Run,   # how far it has come
     model,     # its weights now
     best:dict, # the best weights so far
-    opt        # its optimizer
+    opt,       # its optimizer
+    about=None # more to store, as JSON allows it
 ):
     "Everything a training needs to go on, in one file with a checksum."
     states = opt.state_dict()['state']
@@ -526,7 +527,7 @@ def save_checkpoint(
     tensors |= {f'best/{k}': v for k,v in best.items()}
     tensors |= {f'opt/{i}/{k}': v for i,k,v in kept if torch.is_tensor(v)}
     numbers = [o for o in kept if not torch.is_tensor(o[2])]
-    write_tensors(path, tensors, dict(run=asdict(run), numbers=numbers))
+    write_tensors(path, tensors, dict(run=asdict(run), numbers=numbers, made=about))
 
 # %% ../nbs/experiment/07_training.ipynb #a8b99097
 def sound(
@@ -1086,11 +1087,12 @@ def trial(
     folder:Path, # of a training
     run:Run,     # what is to be kept
     model,       # its weights
-    opt          # its optimizer
+    opt,         # its optimizer
+    about        # what is stored with them
 ):
     "Write a checkpoint with the weights twice, as after an epoch, and remove it; raises OSError if that fails."
     path = folder/f'.trial.safetensors.{os.getpid()}'
-    try: save_checkpoint(path, run, model, model.state_dict(), opt)
+    try: save_checkpoint(path, run, model, model.state_dict(), opt, about)
     finally: path.unlink(missing_ok=True)
 
 # %% ../nbs/experiment/07_training.ipynb #0f9b376e
@@ -1136,7 +1138,8 @@ class Session:
         loss,        # function of scores and labels, or an `Objective`
         schedule,    # function of the progress
         on_epoch,    # called with the numbers of an epoch, or None
-        lr           # learning rate at the start
+        lr,          # learning rate at the start
+        about        # stored with weights and checkpoints, or None
     ):
         self.acc = new_accelerator() if accelerator is None else accelerator
         check_options(loss, schedule, on_epoch, opt, self.acc)
@@ -1147,6 +1150,7 @@ class Session:
         self.path = self.folder and self.folder/'checkpoint.safetensors'
         self.writes = self.folder is not None and self.acc.is_main_process
         self.odd = {} # layers that the user was warned of
+        self.about = about
     def alone(self):
         "For a `with` statement: no other training writes into the folder."
         return alone_in(self.folder if self.writes else None)
@@ -1188,7 +1192,7 @@ def start(self:Session, quiet):
     self.images,labels = zip(*seen)
     with undisturbed(self.model): check_model(self.model, self.images[0])
     check_answer(self.look(advice), labels[0], self.data, self.loss)
-    if self.writes: trial(self.folder, run, self.model, self.opt)
+    if self.writes: trial(self.folder, run, self.model, self.opt, self.about)
 
 # %% ../nbs/experiment/07_training.ipynb #f6e41387
 @patch
@@ -1213,14 +1217,15 @@ def report(self:Session):
 @patch
 def keep(self:Session):
     "Write a checkpoint."
-    if self.writes: save_checkpoint(self.path, self.run, self.model, self.best, self.opt)
+    if self.writes: save_checkpoint(self.path, self.run, self.model, self.best, self.opt, self.about)
 
 @patch
 def end(self:Session):
     "Give the model its best weights, and write them if the training is over."
     if self.best: self.model.load_state_dict(self.best)
     if not self.writes or self.run.epoch<self.run.config['epochs']: return
-    save_weights(self.model, self.folder/'model.safetensors', **asdict(self.run) | dict(stopped=False))
+    told = asdict(self.run) | dict(stopped=False, made=self.about)
+    save_weights(self.model, self.folder/'model.safetensors', **told)
 
 # %% ../nbs/experiment/07_training.ipynb #976b98f0
 def train(
@@ -1262,13 +1267,14 @@ def fit(
     loss=squared_error,  # function of scores [B, K] and labels [B], such as `cross_entropy`, or an `Objective`
     schedule=cosine,     # function of the progress, 0 to 1; gives a factor of the learning rate
     on_epoch=None,       # called with the numbers of each epoch, a dictionary with the keys of `columns`
-    calibrate:bool=False # before the first step, scale the weights until every layer fires?
+    calibrate:bool=False,# before the first step, scale the weights until every layer fires?
+    about:dict=None      # stored in `out` with weights and checkpoints, as JSON allows it, such as a `recipe`
 )->Run:                  # history, best epoch, whether it was stopped
     "Train `model`, keeping the epoch best in validation; raises ValueError for settings or data without sense."
     numbers = check_settings(lr, seed, epochs=epochs, batch_size=batch_size, save_every=save_every)
     every = numbers.pop('save_every')
     settings = numbers | dict(loss=called(loss), schedule=called(schedule), calibrate=bool(calibrate))
-    session = Session(model, data, opt, accelerator, out, loss, schedule, on_epoch, numbers['lr'])
+    session = Session(model, data, opt, accelerator, out, loss, schedule, on_epoch, numbers['lr'], about)
     with session.alone():
         if session.begin(settings, resume) and calibrate: session.rescale()
         session.start(quiet)

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest,torch
 from joblib import parallel_backend
 from snnkit import experiments as E, studies, training
-from snnkit.experiments import Config,Store,key,run,run_all
+from snnkit.experiments import Config,Pictures,Store,key,run,run_all
 from snnkit.layers import QCFS
 from snnkit.measures import firing_rates
-from snnkit.zoo import Shape
 from common import root
 from repeat import cheapest,differs,repeat
 from test_data import folder
@@ -159,7 +158,7 @@ def test_levels_may_come_late(tmp_path):
     after = -(-len(data.train)//16)
     stairs = [m for m in net.modules() if isinstance(m, QCFS)]
     assert {m.after for m in stairs}=={after} and {m.cut for m in stairs}=={.02}
-    again = E.network(c, Shape(data.name, data.num_classes, data.in_channels, data.image_size)) # as the zoo builds it
+    again = E.network(c, Pictures(data.name, data.classes, data.shape, data.test.signed)) # as a file tells it
     assert again.state_dict().keys()==net.state_dict().keys()
     r = run(c, tmp_path, 'late', quiet=True, weights=tmp_path/'late.safetensors')
     E.load_weights(net, tmp_path/'late.safetensors')

@@ -5,10 +5,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 import pytest,torch
 from torch.utils.data import Subset
-from snnkit import zoo
+from snnkit import trained
 from snnkit.data import batches, load
 from snnkit.store import Store, config_of, key, unpack
-from snnkit.zoo import digests, file_name, find, load_pretrained, restored
+from snnkit.trained import digests, file_name, find, load_pretrained, load_trained
 
 results = Path(__file__).parents[1]/'results'
 each = pytest.mark.parametrize('name', digests)
@@ -21,17 +21,17 @@ def server(monkeypatch):
     "The zoo of this clone behind HTTP"
     at = ThreadingHTTPServer(('localhost', 0), partial(Quiet, directory=find('mnist').parent))
     threading.Thread(target=at.serve_forever, daemon=True).start()
-    monkeypatch.setattr(zoo, 'address', f'http://localhost:{at.server_port}')
+    monkeypatch.setattr(trained, 'address', f'http://localhost:{at.server_port}')
     yield at
     at.shutdown()
     at.server_close()
 
 @each
 def test_a_network_answers_as_its_record_says(name, real_data):
-    net,about = restored(find(name))
+    net,_,_,about = load_trained(find(name))
     record = Store(results).read()[key(config_of(about))]
     assert record['test_accuracy']==about['found']['test_accuracy']
-    some = Subset(load(about['shape']['name'], real_data).test, range(2000))
+    some = Subset(load(about['images']['name'], real_data).test, range(2000))
     with torch.no_grad(): right = torch.cat([net(x).argmax(1)==y for x,y in batches(some, 250)])
     assert right.float().mean()>.9 and (right!=unpack(record)[:2000]).sum()<=1 # other processors round otherwise
 
@@ -55,5 +55,5 @@ def test_what_was_fetched_must_be_the_known_file(server, tmp_path, monkeypatch):
     assert not [*tmp_path.iterdir()]
 
 def test_without_a_network_it_is_told_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo, 'address', 'http://localhost:9')
+    monkeypatch.setattr(trained, 'address', 'http://localhost:9')
     with pytest.raises(FileNotFoundError, match='let `home` name a folder'): find('mnist', tmp_path)

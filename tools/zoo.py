@@ -1,11 +1,11 @@
-"""Writes the networks of the zoo, by runs of the results store, into zoo/, as float16. Prints the digests that 17_zoo
+"""Writes the networks of the zoo, by runs of the results store, into zoo/, as float16. Prints the digests that 16_trained
 has to name. Weights of a run are kept in the cache, so that what was trained once is written in a moment."""
 from dataclasses import replace
 from fastcore.script import call_parse
 from snnkit.core import cache_home
 from snnkit.experiments import Store,data_for,its_twin,key,run
 from snnkit.studies import accurate,base_for
-from snnkit.zoo import file_name,keep
+from snnkit.trained import file_name,keep
 from common import root
 
 networks = { # name: data, seed that did best on validation images
