@@ -583,6 +583,19 @@ def check_run(
 # %% ../nbs/experiment/07_training.ipynb #524f3aaf
 usual = dict(loss='squared_error', schedule='cosine', calibrate=False) # what trainings did before they could choose
 
+def in_short(
+    name:str, # of a setting
+    was,      # its value in the checkpoint
+    now       # and in the call
+)->str:       # such as 'num_steps 10 -> 12'
+    "What has changed; of a long text, such as a printed model, only the options that differ."
+    def options(o): return re.findall(r'(\w+)=([^,()\n]+)', str(o))
+    if '\n' not in f'{was}{now}': return f'{name} {was} -> {now}'
+    old,new = options(was),options(now)
+    pairs = zip(old, new) if [k for k,_ in old]==[k for k,_ in new] else ()
+    odd = dict.fromkeys(f'{k} {a} -> {b}' for (k,a),(_,b) in pairs if a!=b)
+    return ', '.join(odd) or f'{name}: other layers'
+
 def check_same(
     was:dict, # configuration of the training in a checkpoint
     now:dict, # and of the one that wants to go on
@@ -590,7 +603,7 @@ def check_same(
 ):
     "Raise a ValueError that names the settings in which `was` and `now` differ."
     was,now = usual|was, usual|now
-    odd = [f'{k} was {was.get(k)}, now {now.get(k)}' for k in sorted(was.keys() | now.keys()) if was.get(k)!=now.get(k)]
+    odd = [in_short(k, was.get(k), now.get(k)) for k in sorted(was.keys() | now.keys()) if was.get(k)!=now.get(k)]
     need(not odd, f'{path} is of another training ({"; ".join(odd)})', 'settings must be the same to resume',
          'Use these settings, or another `out`.')
 

@@ -456,9 +456,9 @@ def test_a_training_goes_on_with_the_same_loss_and_schedule_only(tmp_path):
     with pytest.raises(RuntimeError): trained(1, out=tmp_path, on_epoch=stop)
     smooth = partial(cross_entropy, smoothing=.1)
     others = {
-        'loss was squared_error, now cross_entropy': dict(loss=cross_entropy),
-        'schedule was cosine, now <lambda>': dict(schedule=lambda p: 1.),
-        'calibrate was False, now True': dict(calibrate=True),
+        'loss squared_error -> cross_entropy': dict(loss=cross_entropy),
+        'schedule cosine -> <lambda>': dict(schedule=lambda p: 1.),
+        'calibrate False -> True': dict(calibrate=True),
         r'now functools.partial\(<function cross_entropy>, smoothing=0.1\)': dict(loss=smooth)}
     for said,kw in others.items():
         with pytest.raises(ValueError, match=said): trained(1, out=tmp_path, resume=True, **kw)
