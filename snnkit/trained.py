@@ -96,7 +96,9 @@ def weights_in(
     "The file with the weights; raises ValueError for a training that is not over, FileNotFoundError if there is none."
     place = Path(place).expanduser()
     if not place.exists(): raise FileNotFoundError(f'There is no file or folder {place}.')
-    if not place.is_dir() or (place/'model.safetensors').exists(): return place/'model.safetensors' if place.is_dir() else place
+    if not place.is_dir(): return place
+    file = place/'model.safetensors'
+    if file.exists(): return file
     begun = place/'checkpoint.safetensors'
     if not begun.exists():
         raise FileNotFoundError(f'{place} holds no model.safetensors. Name the `out` of a training.')
@@ -160,8 +162,9 @@ def best_of(
 )->dict:                 # columns: values
     "The likeliest classes and their scores, as a row of a table; no class where all scores are alike."
     none = scores.min()==scores.max() and len(classes)>1
+    ranks = ['1st', '2nd', '3rd', *(f'{n}th' for n in range(4, top+1))][:top]
     row = {}
-    for rank,k in zip(('1st', '2nd', '3rd', *(f'{n}th' for n in range(4, top+1))), scores.argsort(descending=True, stable=True)):
+    for rank,k in zip(ranks, scores.argsort(descending=True, stable=True)):
         row |= {rank: '-' if none else classes[k], f'{rank} score': scores[k].item()}
     return row
 

@@ -189,7 +189,8 @@ def test_photographs_from_training_to_answer(photographs, tmp_path):
     assert 'leads from step' in table and 'SNN in 4 steps' in table
     told = scores(table)
     assert len(told)==120
-    fresh = subprocess.run([bin/'python', '-c', in_python, 'mine', photographs], cwd=tmp_path, capture_output=True, text=True)
+    ask = [bin/'python', '-c', in_python, 'mine', photographs]
+    fresh = subprocess.run(ask, cwd=tmp_path, capture_output=True, text=True)
     assert scores(fresh.stdout)==told, fresh.stderr
     hit = np.mean([Path(p).parent.name==[*row][0] for p,row in told.items()])
     assert hit>.9 and float(right)>80 and int(n)==24
@@ -228,7 +229,8 @@ def mine(num_steps, num_classes, image_size):
     return nn.Sequential(Poisson(num_steps), Flatten(), *hidden, Linear(20, num_classes), Integrator())
 ''')
     here = dict(cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(tmp_path)})
-    call('snnkit-train', '--data', folder, '--model', 'mynets:mine', '--num-steps', 3, '--epochs', 1, '--out', 'own', **here)
+    settings = '--model mynets:mine --num-steps 3 --epochs 1 --out own'.split()
+    call('snnkit-train', '--data', folder, *settings, **here)
     args = 'snnkit-predict', folder/'class0', '--out', 'own'
     assert '--trust' in call(*args, ok=False, **here)
     assert len(scores(call(*args, '--trust', 'mynets:mine', **here)))>10

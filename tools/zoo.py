@@ -1,5 +1,5 @@
-"""Writes the networks of the zoo, by runs of the results store, into zoo/, as float16. Prints the digests that 16_trained
-has to name. Weights of a run are kept in the cache, so that what was trained once is written in a moment."""
+"""Writes the networks of the zoo, by runs of the results store, into zoo/, as float16. Prints the digests that
+16_trained has to name. Weights of a run are kept in the cache, so that what was trained once is written in a moment."""
 from dataclasses import replace
 from fastcore.script import call_parse
 from snnkit.core import cache_home
