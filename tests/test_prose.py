@@ -16,7 +16,8 @@ def habits(*texts): return [o.habit for o in prose.read(notebook(*markdown(*text
 
 examples = {
     'a thing hears': ['A deep layer hears little.', 'The readout listens from step 4.'],
-    'a thing speaks': ['A silent layer says nothing.', 'Autograd says so.', 'It takes the batch for time without a word.'],
+    'a thing speaks': ['A silent layer says nothing.', 'Autograd says so.',
+                       'It takes the batch for time without a word.'],
     'a thing owes': ['The past owes no gradient.'],
     'a thing knows': ['The store knows the run.', 'They know nothing of neurons.', 'A kernel must know of time.'],
     'a thing wants': ['The encoder wants intensities.'],
@@ -142,7 +143,8 @@ def test_the_allow_list_has_three_parts(tmp_path):
         with pytest.raises(SystemExit, match='the reason'): prose.allowed(path)
 
 def test_pages_are_chosen_by_name():
-    paths = [o for o in prose.notebooks(prose.root) if prose.is_chosen(o, ['nbs/network/02_neuron.ipynb', '03_spikebp'])]
+    names = 'nbs/network/02_neuron.ipynb', '03_spikebp'
+    paths = [o for o in prose.notebooks(prose.root) if prose.is_chosen(o, names)]
     assert [o.stem for o in paths] == ['02_neuron', '03_spikebp']
 
 def told(capsys, entries, monkeypatch, tmp_path):

@@ -43,11 +43,19 @@ Piece = namedtuple('Piece', 'text kind')     # some prose: a paragraph, an item,
 Found = namedtuple('Found', 'cell habit text') # in the cell, or output of the cell, with this id
 
 code_mark,formula_mark = '\ue000','\ue001'   # stand for what was taken out; read as a word each
-removed = [(r'(?ms)^(`{3,}|~{3,}).*?^\1.*?$', '\n\n'), (r'(?s)<(table|style|script)\b.*?</\1>', ' '),
-           (r'(?s)<!--.*?-->', ' '), (r'(?s)(?<!\\)\$\$.*?\$\$', f' {formula_mark}\n'), (r'(``?)(?!`).+?\1', code_mark),
-           (r'(?<![\\$])\$(?!\s)[^$]*?\$', formula_mark), (r'!\[[^\]]*\]\([^)]*\)', ''), (r'\[([^\]]*)\]\([^)]*\)', r'\1'),
-           (r'<https?:[^>]*>|https?://\S+', code_mark), (r'</?\w[^>]*>', ' '), (r'(?m)^:::.*$', ''),
-           (r'(\*\*|__)(?=\S)(.+?)(?<=\S)\1', r'\2'), (r'(?<![\w*])([*_])(?=\S)([^*_]+?)(?<=\S)\1(?!\w)', r'\2')]
+removed = [
+    (r'(?ms)^(`{3,}|~{3,}).*?^\1.*?$', '\n\n'),          # code
+    (r'(?s)<(table|style|script)\b.*?</\1>', ' '),
+    (r'(?s)<!--.*?-->', ' '),
+    (r'(?s)(?<!\\)\$\$.*?\$\$', f' {formula_mark}\n'),   # formulas and code
+    (r'(``?)(?!`).+?\1', code_mark),
+    (r'(?<![\\$])\$(?!\s)[^$]*?\$', formula_mark),
+    (r'!\[[^\]]*\]\([^)]*\)', ''),                       # pictures and links
+    (r'\[([^\]]*)\]\([^)]*\)', r'\1'),
+    (r'<https?:[^>]*>|https?://\S+', code_mark),
+    (r'</?\w[^>]*>|(?m:^:::.*$)', ' '),                  # tags and callouts
+    (r'(\*\*|__)(?=\S)(.+?)(?<=\S)\1', r'\2'),           # bold and italic
+    (r'(?<![\w*])([*_])(?=\S)([^*_]+?)(?<=\S)\1(?!\w)', r'\2')]
 
 def bare(text):
     "The Markdown `text` without what is no prose"
@@ -222,4 +230,5 @@ def main(*names:str): # Only these pages
     print(*wrong, sep='\n')
     print(f'\n{"page":42} sentences below {some} longest to mend', *table, sep='\n')
     if total: print('\n' + ', '.join(f'{k} {n}' for k,n in total.most_common()))
-    report([f'prose: {len(wrong)} to mend'] if wrong else [], f'Mend them, or give a reason in tools/{allow_list.name}.')
+    told = [f'prose: {len(wrong)} to mend'] if wrong else []
+    report(told, f'Mend them, or give a reason in tools/{allow_list.name}.')
