@@ -37,9 +37,10 @@ run: .venv/run.stamp ## Train a spiking LeNet and its ANN twin on the embedded d
 play: .venv/lab.stamp ## Open the explorers in JupyterLab: sliders for the encoder, the neuron, the gradient and a trained network
 	$(bin)/jupyter lab nbs/play.ipynb $(ARGS)
 
-test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks, README, docs, tests
+test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks, README, prose, docs, tests
 	$(py) tools/sync.py
 	$(py) tools/readme.py --check
+	$(py) tools/prose.py
 	$(py) tools/docs.py & site=$$!; $(py) tools/notebooks.py; shown=$$?; wait $$site && exit $$shown # one at the other's waiting times
 	$(pytest)
 
