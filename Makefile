@@ -27,7 +27,7 @@ $(py) -m pip install -q --retries 0 --timeout 15 --index-url https://download.py
 echo "PyTorch's own index does not answer: torch comes from PyPI"
 endef
 
-.PHONY: help run play test units bounds chromium prepare outputs readme docs clean
+.PHONY: help run play test units bounds chromium prepare outputs readme prose docs clean
 help: ## List these commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
@@ -37,9 +37,10 @@ run: .venv/run.stamp ## Train a spiking LeNet and its ANN twin on the embedded d
 play: .venv/lab.stamp ## Open the explorers in JupyterLab: sliders for the encoder, the neuron, the gradient and a trained network
 	$(bin)/jupyter lab nbs/play.ipynb $(ARGS)
 
-test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks, README, docs, tests
+test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks, README, prose, docs, tests
 	$(py) tools/sync.py
 	$(py) tools/readme.py --check
+	$(py) tools/prose.py
 	$(py) tools/docs.py & site=$$!; $(py) tools/notebooks.py; shown=$$?; wait $$site && exit $$shown # one at the other's waiting times
 	$(pytest)
 
@@ -59,6 +60,9 @@ outputs: .venv/test.stamp ## Run the notebooks and store what they show; NAMES=0
 
 readme: .venv/test.stamp ## Make README.md, and the table in it, from nbs/index.ipynb; give every notebook its badge
 	$(py) tools/readme.py
+
+prose: .venv/test.stamp ## List sentences of the notebooks that are hard to read; NAMES=02_neuron.ipynb for only some
+	$(py) tools/prose.py $(NAMES)
 
 docs: .venv/test.stamp ## Build the docs site for reading here: _docs/index.html
 	$(py) tools/docs.py --out _docs

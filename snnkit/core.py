@@ -1,4 +1,4 @@
-"""What every chapter builds on: errors that say how to mend them, random draws that can be repeated, files that are never half written
+"""The tools under every chapter: errors that say how to mend them, random draws that can be repeated, files that are never half written
 
 Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/network/core.html.md"""
 
@@ -83,14 +83,14 @@ def check_number(
 
 # %% ../nbs/network/00_core.ipynb #834201ff
 def check_steps(
-    num_steps:int # what ought to be a number of time steps
-)->int:           # it
+    num_steps:int # number of time steps
+)->int:           # the same
     "Raise a ValueError unless `num_steps` is an integer of at least 1."
     return check_whole('num_steps', num_steps, 1, 'Usual are 10 to 100.')
 
 def check_seed(
-    seed:int # what ought to be a seed
-)->int:      # it
+    seed:int # seed of a random generator
+)->int:      # the same
     "Raise a ValueError unless `seed` is an integer from 0 to 2**32-1."
     return check_whole('seed', seed, 0, 'Usual is 42.', 2**32-1)
 

@@ -29,7 +29,7 @@ def digits()->tuple: # images, uint8, shape [5000, 1, 28, 28], and labels, int64
 
 # %% ../nbs/network/01_encoding.ipynb #6dae27ba
 def check_intensity(
-    x:torch.Tensor # what ought to be intensities in [-1, 1]
+    x:torch.Tensor # intensities in [-1, 1]
 ):
     "Raise a ValueError unless `x` holds finite floats in [-1, 1]."
     tensor = isinstance(x, torch.Tensor)
@@ -50,7 +50,7 @@ def tosses(
     num_steps:int,                 # time steps T
     generator:torch.Generator=None # source of the coin tosses; torch's own if None
 )->tuple:                          # where `x.flatten()` is not 0, shape [N], and the spikes there, shape [T, N]
-    "Spikes with probability `|x|` at each step, signed as `x`; raises ValueError for values that are no intensities."
+    "Spikes with probability `|x|` at each step, signed as `x`; raises ValueError if `x` holds no intensities."
     check_intensity(x)
     check_steps(num_steps)
     lit = x.flatten().nonzero()[:, 0]
@@ -108,7 +108,7 @@ def plot_encoding(
     spikes:torch.Tensor, # its spike train, shape [T, C, H, W]
     fig=None             # matplotlib figure; a new one if None
 )->plt.Figure:           # the figure drawn on
-    "An image, its spike train, and the image as the spike counts give it back; raises ValueError for other shapes."
+    "Draw an image, its spike train, and the image that the spike counts give back; raises ValueError for other shapes."
     check_tensor('image', image, 3, '[C, H, W]')
     check_tensor('spikes', spikes, 4, '[T, C, H, W]')
     if fig is None: fig = plt.figure(figsize=(10, 3), layout='constrained')
@@ -128,7 +128,7 @@ def direct(
     x:torch.Tensor, # intensities in [-1, 1], shape [B, ...]
     num_steps:int   # time steps T
 )->torch.Tensor:    # the same current at every step, shape [T, B, ...], a view of `x`
-    "A constant current: `x` itself, `num_steps` times; raises ValueError for values that are no intensities."
+    "A constant current: `x` itself, `num_steps` times; raises ValueError if `x` holds no intensities."
     check_intensity(x)
     check_steps(num_steps)
     return x.expand(num_steps, *x.shape)
@@ -138,7 +138,7 @@ def latency(
     x:torch.Tensor, # intensities in [-1, 1], shape [B, ...]
     num_steps:int   # time steps T
 )->torch.Tensor:    # spike train in {-1, 0, 1} with at most one spike a pixel, shape [T, B, ...]
-    "One spike a pixel, the earlier the larger `|x|`, none for 0; raises ValueError for values that are no intensities."
+    "One spike a pixel, the earlier the larger `|x|`, none for 0; raises ValueError if `x` holds no intensities."
     check_intensity(x)
     check_steps(num_steps)
     t = ((1-x.abs())*(num_steps-1)).round().long()

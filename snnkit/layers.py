@@ -93,7 +93,7 @@ def open_roads(
 def offer(
     layer:nn.Module, # a layer
     x:torch.Tensor,  # its input
-    *more            # whatever else its call was given
+    *more            # further arguments of the call
 )->torch.Tensor:     # the output of the first road that takes the call, or None
     "Offer a call to the open roads."
     if torch.compiler.is_compiling() or mode()=='torch' or not isinstance(x, torch.Tensor): return None
@@ -111,8 +111,8 @@ def dense(
 # %% ../nbs/network/04_layers.ipynb #98cae47b
 def check_tensor(
     layer:nn.Module, # which got it
-    x,               # what ought to be a tensor of floats
-    shape:str        # what it ought to be, such as '[T, B, F]'
+    x,               # a tensor of floats
+    shape:str        # its shape for the message, such as '[T, B, F]'
 )->str:              # what was found, for a message
     "Raise a ValueError unless `x` is a tensor of floats."
     name = type(layer).__name__
@@ -141,7 +141,7 @@ def recast(
 def sum_over_time(
     x:torch.Tensor # shape [T, ...]
 )->torch.Tensor:   # its sum over the steps, as one step, shape [1, ...]
-    "The sum as a product of matrices, which torch does quickest, for halves above all."
+    "The sum as a product of matrices, the fastest way in torch, above all in half precision."
     order = sorted(range(1, x.ndim), key=x.stride, reverse=True) # in which it lies in memory
     steps = x.permute(0, *order)
     total = x.new_ones(1, len(x)) @ steps.reshape(len(x), -1)
@@ -163,10 +163,10 @@ def repeated(
 
 # %% ../nbs/network/04_layers.ipynb #154f1f07
 def cast(
-    dtype:torch.dtype, # to be
+    dtype:torch.dtype, # the new one
     *tensors           # or None
 )->list:               # the same
-    "Tensors in another type."
+    "Tensors, cast to `dtype`."
     return [o if o is None else o.to(dtype) for o in tensors]
 
 def in_precision(
@@ -202,7 +202,7 @@ def by_place(
     weight:torch.Tensor, # shape [O, C, h, w]
     stride:tuple, padding:tuple, dilation:tuple, groups:int # of the convolution
 )->bool:                 # is the gradient of `weight` quicker by products of matrices?
-    "Of small maps of many channels in bfloat16 on a CPU, where the kernel moves by single pixels."
+    "True for small maps of many channels in bfloat16 on a CPU, if the kernel moves by single pixels."
     halves = x.dtype==torch.bfloat16 and x.device.type=='cpu'
     plain = x.ndim==4 and tuple(stride)==tuple(dilation)==(1, 1) and groups==1
     return halves and plain and weight[:, :, 0, 0].numel() >= 1024*x.shape[2]*x.shape[3]
@@ -213,7 +213,7 @@ def kernel_gradient(
     size:tuple,     # of the kernel
     padding:tuple   # of the input
 )->torch.Tensor:    # shape [O, C, *size]
-    "What a kernel's weights are to get: for each of its places a product of two matrices."
+    "The gradient of a kernel's weights: for each of its places a product of two matrices."
     (h,w),(up,left) = g.shape[2:],padding
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left, up, up))
     errors = g.permute(0, 2, 3, 1).flatten(0, 2).t().contiguous()
@@ -225,7 +225,7 @@ def kernel_gradient(
 def in_parts(
     x:torch.Tensor, g:torch.Tensor, size:tuple, padding:tuple # see `kernel_gradient`
 )->torch.Tensor:                                              # the same
-    "`kernel_gradient` of so many images at a time as a processor's cache holds, summed in floats."
+    "`kernel_gradient` of as many images at a time as a processor's cache holds, summed in floats."
     n = max(1, 8192 // (g.shape[2]*g.shape[3]))
     if len(x)<=n: return kernel_gradient(x, g, size, padding)
     parts = [kernel_gradient(*o, size, padding).float() for o in zip(x.split(n), g.split(n))]
@@ -239,7 +239,7 @@ def conv_gradients(
     options:tuple,       # stride, padding, dilation and groups
     want:tuple           # which gradients
 )->tuple:                # of input, weight and bias
-    "The gradients of a convolution, those of its kernel in the quicker way."
+    "The gradients of a convolution; the kernel's gradient in the faster way."
     x,g,weight = cast(conv_dtype(x, options[-1]), x, g, weight)
     ours = want[1] and by_place(x, weight, *options)
     left = want[0],want[1] and not ours,want[2] and not ours
@@ -319,7 +319,7 @@ class PlainConv2d(nn.Conv2d):
     def _geometry(self): return self.stride,self.padding,self.dilation,self.groups
 
     def _learns_by_us(self):
-        "Are gradients asked for, of a padding that `_Convolved` knows?"
+        "Are gradients asked for, and is the padding one that `_Convolved` can compute?"
         zeros = self.padding_mode=='zeros' and not isinstance(self.padding, str)
         return zeros and torch.is_grad_enabled()
 
@@ -373,7 +373,7 @@ class _Growth(Function): # of the largest sum so far in each window
 
 # %% ../nbs/network/04_layers.ipynb #d029230b
 class Gate(MaxPool2d):
-    "A max pool of sums: in each window, what the largest sum so far has grown by, of spikes or of currents."
+    "A max pool of sums: the growth of the largest sum so far in each window, of spikes or of currents."
     once = True
     def plain(self, x):
         options = self.kernel_size,self.stride,self.padding,self.dilation,self.ceil_mode
@@ -393,7 +393,7 @@ class _Alike(Function): # amid a norm whose gradient came alike at every step, i
 
 # %% ../nbs/network/04_layers.ipynb #c86f12b0
 class Norm(OverTime):
-    "Mixin for norms: what a road asks of them, to let neurons read through them."
+    "Mixin for norms: what a road needs to let neurons read through them."
     size = 'num_features',2
     per_step = False # has each step statistics of its own?
 
@@ -415,7 +415,7 @@ class Norm(OverTime):
         var,  # its variance, the same shape
         n:int # numbers that each was taken of
     ):
-        "Move the running statistics towards those of a batch, as torch does."
+        "Move the running statistics towards the mean and variance of a batch, as torch does."
         if not self.training or not self.track_running_stats: return
         self.num_batches_tracked.add_(1)
         share = self.momentum
@@ -433,7 +433,7 @@ class BatchNorm1d(Norm, nn.BatchNorm1d):
 
 # %% ../nbs/network/04_layers.ipynb #1dec1639
 class Poisson(encoding.Poisson):
-    "`encoding.Poisson`, the same spikes, in sparse form if a road has a use for that."
+    "`encoding.Poisson`, the same spikes, in sparse form if a road can use that."
     def forward(self, x, generator=None):
         y = offer(self, x, generator)
         return super().forward(x, generator) if y is None else y
@@ -553,9 +553,9 @@ def step(self:LIF, x, state):
 # %% ../nbs/network/04_layers.ipynb #3110b2fb
 def unchanged(
     layer:nn.Module, # a layer, perhaps of a subclass
-    kind:type        # the class that somebody knows how to compute, such as `LIF`
+    kind:type        # the class that a road can compute, such as `LIF`
 )->bool:             # True if `layer` computes what `kind` does
-    "Is `layer` a `kind` whose subclass, if it is one, left the computation alone?"
+    "Is `layer` a `kind`, or of a subclass that leaves the computation as it is?"
     if not isinstance(layer, kind): return False
     names = 'forward', 'plain', 'step', 'options', 'mask', 'rows', 'scaled'
     return all(getattr(type(layer), o, None) is getattr(kind, o, None) and o not in vars(layer) for o in names)
@@ -577,16 +577,16 @@ class IF(LIF):
 
 # %% ../nbs/network/04_layers.ipynb #0b1ecf02
 class Integrator(nn.Module):
-    "The readout: currents `[T, B, K]` in, the last membrane over the steps it has heard out, `[B, K]`."
+    "The readout: currents `[T, B, K]` in, scores `[B, K]` out, the last membrane over the number of steps added up."
     def __init__(self,
         leak:float=.99, # membrane left after a step, in (0, 1]
-        wait:float=0.   # share of the steps that pass before it listens, in [0, 1)
+        wait:float=0.   # share of the steps that it skips at the beginning, in [0, 1)
     ):
         super().__init__()
         self.leak,self.wait = check_leak(leak),check_number('wait', wait, '[0, 1)', 'Usual are 0 and 0.25.')
 
     def first(self, num_steps):
-        "The step from which it listens: `wait` in whole steps, to the nearest, and one is always left."
+        "The first step that it adds up: `wait` in whole steps, to the nearest, and one is always left."
         return min(num_steps-1, math.floor(self.wait*num_steps+.5))
 
     def forward(self, x):
@@ -630,7 +630,7 @@ class QCFS(nn.Module):
         levels:int=4,     # steps, at least 1; Bu et al. use 4 and 8
         scale:float=None, # the highest output, > 0; from the first batch if None
         cut:float=.2,     # share of the first batch's positive inputs above it
-        after:int=0       # batches of training that are answered as by a ReLU, before that first one
+        after:int=0       # batches of training in which it is a ReLU, before that first one
     ):
         super().__init__()
         self.levels = check_whole('levels', levels, 1, 'Usual are 4 and 8.')
@@ -656,7 +656,7 @@ class QCFS(nn.Module):
 # %% ../nbs/network/04_layers.ipynb #0b1ec907
 @patch
 def begins(self:QCFS, z):
-    "Take the scale from a batch of training, if enough have gone by; is it there now?"
+    "Take the scale from a batch of training, if enough have passed; is it there now?"
     if not self.training: return False
     if self.after:
         self.seen += 1
@@ -706,7 +706,7 @@ class PLIF(Neuron):
 # %% ../nbs/network/04_layers.ipynb #0a8fecd0
 def check_module(
     name:str, # the argument's name
-    value     # what ought to be a module
+    value     # a module
 ):
     "Raise a ValueError unless `value` is a torch module."
     need(isinstance(value, nn.Module), f'`{name}` is {value if isinstance(value, type) else type(value).__name__}',
@@ -716,9 +716,9 @@ def check_module(
 def watch(
     model:nn.Module, # any model
     fn,              # called as `fn(name, layer, x, y)` with a layer's input and output
-    kinds=Neuron     # class or tuple of classes of layers to listen to
+    kinds=Neuron     # class or tuple of classes of layers to watch
 )->Iterator:         # for a `with` statement
-    "Within this context `fn` hears every layer of `kinds` in `model`; raises ValueError for what is none."
+    "Call `fn` after every layer of `kinds` in `model` within this context; raises ValueError for what is no model."
     check_module('model', model)
     need(callable(fn), f'`fn` is {type(fn).__name__}', 'it must be a function of name, layer, input and output',
          'Write one.')
@@ -733,7 +733,7 @@ def watch(
 def spike_trains(
     model:nn.Module,         # any model
     x:torch.Tensor,          # its input
-    kinds=(Neuron, Encoder)  # layers to listen to
+    kinds=(Neuron, Encoder)  # layers to watch
 )->dict:                     # name of a layer: its spike train, shape [T, B, ...], in the order of the forward pass
     "Spike trains of the encoder and of every neuron layer in `model` for input `x`."
     out = {}
@@ -747,7 +747,7 @@ class ToThreshold(Norm):
     def __init__(self,
         num_features:int,   # channels C
         threshold:float=1., # of the neuron behind it, > 0
-        alpha:float=1.,     # share of the current that this branch is to give, > 0
+        alpha:float=1.,     # share of the current that this branch gives, > 0
         **kw                # torch's options, such as `eps`, `momentum` and `affine`
     ):
         super().__init__(num_features, **kw)
@@ -756,7 +756,7 @@ class ToThreshold(Norm):
 
     @property
     def gain(self):
-        "What the normalised current is multiplied by."
+        "The factor of the normalised current."
         return self.alpha*self.threshold
 
     def rows(self):
@@ -784,7 +784,7 @@ class PerStep(Norm):
     "Mixin for norms with parameters of their own for each of `num_steps` time steps."
     @staticmethod
     def options(num_steps, affine=True, **kw):
-        "torch's options; raises ValueError for a number of steps that is none, and without parameters."
+        "torch's options; raises ValueError for an impossible number of steps, and for `affine=False`."
         check_steps(num_steps)
         need(affine, f'`affine` is {affine}', 'this norm is made of its parameters for each step',
              'Leave it out, or take `BatchNorm2d` or `ThresholdBatchNorm2d`.')
@@ -880,7 +880,7 @@ def make_norm(
     threshold:float=1.,# of the neuron behind the norm
     flat:bool=False    # is it for features, [T, B, F], and not for images?
 )->nn.Module:          # the norm, or None
-    "The norm called `name`; raises ValueError for an unknown name and for sizes that are none."
+    "The norm called `name`; raises ValueError for an unknown name and for impossible sizes."
     if name is None: return None
     check_choice('name', name, norms)
     num_features = check_whole('num_features', num_features, 1, 'Give the channels of the current.')
@@ -894,7 +894,7 @@ def merged(
     synapse:nn.Module, # a convolution or linear layer
     norm:nn.Module     # the norm that follows it
 )->nn.Module:          # a copy of `synapse` that does the work of both
-    "`synapse` with weights and bias that take in the fixed statistics and the affine map of `norm`; else a ValueError."
+    "`synapse` with the statistics and the affine map of `norm` in its weights and bias; else a ValueError."
     need(isinstance(synapse, (nn.Conv2d, nn.Linear)), f'`synapse` is {type(synapse).__name__}',
          'it must be a convolution or linear layer', 'Give the layer before the norm.')
     need(isinstance(norm, _BatchNorm), f'`norm` is {type(norm).__name__}', 'it must be a batch norm',
@@ -949,17 +949,17 @@ class Subsample(nn.Module):
     def forward(self, x): return x[..., ::self.stride, ::self.stride]
 
     def counterpart(self):
-        "Itself: it does not ask whether there is time."
+        "Itself: it works with time and without."
         return self
 
     def extra_repr(self): return f'stride={self.stride}'
 
 # %% ../nbs/network/04_layers.ipynb #7f0bf342
 class Residual(nn.Module):
-    "A body and a way past it, whose currents meet in the membranes of `neuron` (Lee et al. 2020)."
+    "A body and a shortcut past it, whose currents meet in the membranes of `neuron` (Lee et al. 2020)."
     def __init__(self,
-        body:nn.Module,         # ends with a synapse or a norm; if spikes are to be added, with a `Neuron`
-        neuron:nn.Module,       # a `Neuron`, or `nn.Identity()` to hand on the sum of currents or of spikes
+        body:nn.Module,         # ends with a synapse or a norm; to add spikes to spikes, with a `Neuron`
+        neuron:nn.Module,       # a `Neuron`, or `nn.Identity()` to pass on the sum of currents or of spikes
         shortcut:nn.Module=None # such as a 1x1 `Conv2d`, or `Subsample`; the identity if None
     ):
         super().__init__()

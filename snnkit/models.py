@@ -40,8 +40,8 @@ def synapses_of(
     return [m for m in model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))]
 
 def check_readout(
-    readout:float # what ought to be a factor of weights, > 0
-)->float:         # it
+    readout:float # factor of weights, > 0
+)->float:         # the same
     "Raise a ValueError unless `readout` is above 0."
     return check_number('readout', readout, '(0, inf)', 'Usual are 1 and 0.1.')
 
@@ -56,11 +56,11 @@ def shrink_readout(
 # %% ../nbs/network/05_models.ipynb #aa8b6353
 @torch.no_grad()
 def lee_init(
-    model:nn.Module,                # its convolutions and linear layers are drawn anew, in place
+    model:nn.Module,                # its convolutions and linear layers get new weights, in place
     kappa:float=2.,                 # 2 for plain networks, 1 for residual ones
     generator:torch.Generator=None, # source of the draws; torch's own if None
     readout:float=1.,               # factor of the last layer's weights, by which the first scores are smaller
-    identity:bool=False             # do convolutions hand on the channels that come in, as far as theirs go?
+    identity:bool=False             # do the first output channels of a convolution pass on its input channels?
 )->nn.Module:                       # `model`
     "Draw weights from N(0, kappa/fan-in), set biases to 0 (Lee et al. 2020); raises ValueError for other kappas."
     check_module('model', model)
@@ -82,15 +82,15 @@ def first_sizes(
     norm:str,      # of the network: its name, None if there is none
     plain:float    # the usual kappa without a norm: 2, and 1 for residual networks (Lee et al. 2020)
 )->dict:           # arguments of `lee_init`
-    "The size of the initial weights: Lee et al.'s without a norm, torch's own with one, and then a small readout."
+    "The size of the initial weights: Lee et al.'s without a norm; with one, torch's own and a small readout."
     usual = dict(kappa=plain, readout=1.) if norm is None else dict(kappa=1/3, readout=.3)
     given = dict(kappa=kappa, readout=readout)
     return {k: usual[k] if v is None else v for k,v in given.items()}
 
 # %% ../nbs/network/05_models.ipynb #4c1be7a9
 def check_dropout(
-    dropout:float # what ought to be a share, in [0, 1)
-)->float:         # it
+    dropout:float # a share, in [0, 1)
+)->float:         # the same
     "Raise a ValueError unless `dropout` lies in [0, 1)."
     return check_number('dropout', dropout, '[0, 1)', 'Lee et al. use 0.2 for VGG9 and 0.25 for ResNet11.')
 
@@ -103,9 +103,9 @@ def check_sizes(
 # %% ../nbs/network/05_models.ipynb #4bd118ab
 def check_kernel(
     name:str, # of the argument
-    kernel    # what ought to be an odd whole number
-)->int:       # it
-    "`kernel` if a map keeps its size behind it, half of it added on each side; else a ValueError."
+    kernel    # an odd whole number
+)->int:       # the same
+    "`kernel` if a map keeps its size behind it, with half of it as padding; else a ValueError."
     kernel = check_whole(name, kernel, 1, 'Usual are 3 and 5.')
     need(kernel%2==1, f'`{name}` is {kernel}', 'it must be odd, or maps would grow', 'Usual are 3 and 5.')
     return kernel
@@ -132,9 +132,9 @@ def imported(
 
 # %% ../nbs/network/05_models.ipynb #c81f5e26
 def check_cell(
-    cell # what ought to be a class of neurons, or its import path
+    cell # a class of neurons, or its import path
 )->type: # the class
-    "The class; raises ValueError for what is none."
+    "The class; raises ValueError for anything else."
     if isinstance(cell, str): cell = imported(cell, 'cell')
     ok = isinstance(cell, type) and issubclass(cell, Neuron)
     found = cell.__name__ if isinstance(cell, type) else type(cell).__name__
@@ -143,16 +143,16 @@ def check_cell(
 
 # %% ../nbs/network/05_models.ipynb #c81f5e27
 class Parts:
-    "A network's recurring layers by name; what belongs to synapse `n` carries its number."
+    "A network's recurring layers by name; the layers of synapse `n` carry its number."
     def __init__(self,
         num_steps:int,    # time steps T
         norm:str=None,    # between a synapse and its neurons: a name in `norms`; nothing if None
         dropout:float=0., # share of a hidden layer's neurons that is dropped in training, in [0, 1)
         pool_neurons:bool=True, # neurons behind the pools, so that these give spikes and not means of them?
         narrow_neurons:bool=False, # neurons behind inverted blocks, so that these give spikes and not currents?
-        middle_neurons:bool=True, # neurons amid inverted blocks, so that these give spikes and not currents?
-        middle_kernel:int=None, # height and width of the kernels amid inverted blocks; the family's own if None
-        depthwise:bool=True, # does a neuron amid an inverted block see one channel only?
+        middle_neurons:bool=True, # neurons inside inverted blocks, so that these give spikes and not currents?
+        middle_kernel:int=None, # height and width of the kernels inside inverted blocks; the family's own if None
+        depthwise:bool=True, # does a neuron inside an inverted block see one channel only?
         norm_head:bool=True, # the norm behind the hidden linear layer too?
         max_pools:bool=False, # the largest of each window in place of the mean? Of spikes that is a spike
         cell=LIF,         # class of the hidden neurons, or its import path such as 'snnkit.layers:PLIF'
@@ -225,7 +225,7 @@ def first_layer(
     num_steps:int,     # time steps T
     max_rate:float     # Poisson rate of an intensity of 1, spikes per step
 )->nn.Module:          # `encoder`, or `Poisson(num_steps, max_rate)` if that is None
-    "The first layer of a network; raises ValueError for what is no module."
+    "The first layer of a network; raises ValueError if `encoder` is no module."
     if encoder is None: return Poisson(num_steps, max_rate)
     check_module('encoder', encoder)
     return encoder
@@ -237,7 +237,7 @@ def begin(
     max_rate:float,    # see `first_layer`
     **options          # of `Parts`
 )->tuple:              # the `Parts` of a network, and its layers so far: the encoder
-    "What a network begins with."
+    "The beginning of every network."
     encoder = first_layer(encoder, num_steps, max_rate)
     return Parts(getattr(encoder, 'num_steps', num_steps), **options),OrderedDict(encoder=encoder)
 
@@ -246,7 +246,7 @@ def in_turn(
     plan:tuple,      # channels of the convolutions in turn, and 'P' for a pool
     early_pools:bool # do pools take the currents of a convolution?
 )->list:             # of each: channels or 'P', and does a pool take its currents?
-    "What is to be built, in turn; raises ValueError for an early pool that stands behind no convolution."
+    "The layers to build, in turn; raises ValueError for an early pool that stands behind no convolution."
     plan = list(plan)
     if not early_pools: return [(o, False) for o in plan]
     lonely = any(a==b=='P' for a,b in zip(['P', *plan], plan))
@@ -449,7 +449,7 @@ def resnet(
 def resnet11(
     **kwargs      # as of `resnet`
 )->nn.Sequential: # images [B, C, H, W] -> scores [B, K]
-    "The spiking ResNet11 of Lee et al. 2020: blocks of 128, 256, 512 and 512 channels; `LIF` options as in `resnet`."
+    "The spiking ResNet11 of Lee et al. 2020, with blocks of 128 to 512 channels; `LIF` options as in `resnet`."
     return resnet(((2, 1), (4, 2), (8, 1), (8, 2)), **kwargs)
 
 @delegates(resnet, but='blocks')
@@ -493,7 +493,7 @@ stages = ( # of B0: times wider inside, channels, blocks, stride of the first, k
 def eights(
     channels:float # wanted
 )->int:            # a multiple of 8
-    "The nearest multiple of 8, or the next if that takes away more than a tenth (as the program of Tan and Le 2019)."
+    "The nearest multiple of 8, or the one above if that takes away more than a tenth (as in Tan and Le's program)."
     near = max(8, int(channels+4)//8*8)
     return near if near>=.9*channels else near+8
 
@@ -543,7 +543,7 @@ def efficientnet(
 # %% ../nbs/network/05_models.ipynb #5e7f81bc
 def find_factor(
     fires,     # called as `fires(f)`, gives the firing rate at factor `f`
-    rate:float # the one that is wanted
+    rate:float # the rate to reach
 )->tuple:      # the factor, and the rate at it
     "Bisect for the factor in [2^-16, 2^16] at which a layer fires at `rate`, within 1 %."
     low,high = -16.,16.
@@ -557,9 +557,9 @@ def find_factor(
 
 # %% ../nbs/network/05_models.ipynb #90c3ed18
 class Source(NamedTuple):
-    "What makes the current of a layer of neurons."
+    "The origin of the current of a layer of neurons."
     weights:list # names of the parameters that scale it
-    joined:bool  # does something join it that they do not scale?
+    joined:bool  # does a part join the current that they do not scale?
 
 _sums = 'AddBackward0', 'SubBackward0', 'CatBackward0', 'StackBackward0' # their terms are scaled one by one
 _synapses = 'Conv', 'Addmm', 'Mm', 'Bmm', 'BatchNorm'                    # weights meet a current or spikes here
@@ -578,7 +578,7 @@ def _leaves(node): # the parameters behind it
 def weights_behind(
     node # of autograd's graph, or None where the graph ends
 )->tuple: # the parameters whose scaling scales its output, and whether something joins that they do not scale
-    "Walk back from a current to the weights that make it."
+    "Walk back from a current to the weights behind it."
     if node is None: return set(),True
     if hasattr(node, 'variable'): # the graph's beginning
         mine = isinstance(node.variable, nn.Parameter)
@@ -616,7 +616,7 @@ def makers(
     x:torch.Tensor,  # some images, or spike trains if it has no encoder
     seed:int=0       # of the encoder's spikes and of dropout
 )->dict:             # name of each layer of neurons, in the order of the forward pass: a `Source`
-    "What makes the currents of the neurons, those behind pools left out; raises ValueError for what cannot be scaled."
+    "The origin of all neurons' currents, except behind pools; raises ValueError for a current that cannot be scaled."
     check_module('model', model)
     model,out = copy.deepcopy(model).requires_grad_(),{}
     names = {p: n for n,p in model.named_parameters()}
@@ -729,7 +729,7 @@ def norm_suffices(
 def calibrate(
     model:nn.Module, # a spiking network, however it is wired; its weights are scaled in place
     x:torch.Tensor,  # some images like those it will see, [B, C, H, W], or spike trains if it has no encoder
-    rate:float=.05,  # firing rate wanted of every layer of neurons, spikes per neuron and step, in (0, 1)
+    rate:float=.05,  # firing rate for every layer of neurons, spikes per neuron and step, in (0, 1)
     seed:int=0,      # of the encoder's spikes and of dropout
     fresh:bool=False # has it not learned yet? Then biases become 0, and norms whose neurons fire stay as they are
 )->object:           # pandas data frame, a row a layer: layer, before and after (spikes per neuron and step)
@@ -754,7 +754,7 @@ def calibrate(
 
 # %% ../nbs/network/05_models.ipynb #7ceb9db6
 class MeanOverTime(nn.Module):
-    "Stands for the missing encoder in the twin of a network that takes spike trains: `[T, B, ...]` to `[B, ...]`."
+    "The missing encoder in the twin of a network that takes spike trains: `[T, B, ...]` to `[B, ...]`."
     def forward(self, x):
         tensor = isinstance(x, torch.Tensor)
         need(tensor and x.ndim in (3, 5), f'`x` of MeanOverTime is {tuple(x.shape) if tensor else type(x).__name__}',
@@ -763,7 +763,7 @@ class MeanOverTime(nn.Module):
         return x.mean(0)
 
     def counterpart(self):
-        "It has no time of its own, and stays."
+        "Itself, as it belongs to a conventional network."
         return self
 
 def takes_trains(
@@ -777,7 +777,7 @@ def takes_trains(
 def fresh_weights(
     model:nn.Module # a conventional network; changed in place
 )->nn.Module:       # `model`
-    "Draw all weights anew: `lee_init`, which is He's rule, for synapses, torch's start for everything else."
+    "Draw new weights: `lee_init`, which is He's rule, for synapses, torch's start for everything else."
     for m in model.modules():
         if hasattr(m, 'reset_parameters'): m.reset_parameters()
     return lee_init(model)
@@ -786,10 +786,10 @@ def fresh_weights(
 def replaced(
     module:nn.Module, # a layer, or a module made of layers; changed in place
     name:str,         # its name in the network
-    known:dict,       # modules that have been replaced: what stands for them
-    activation=None   # called for what stands in a `ReLU`'s place; that itself if None
-)->nn.Module:         # what stands for it in a conventional network
-    "The counterpart of a layer, or a module with those of its layers; raises ValueError where nobody knows it."
+    known:dict,       # modules that have been replaced, and their counterparts
+    activation=None   # makes the layer in the place of a `ReLU`; a `ReLU` if None
+)->nn.Module:         # its counterpart in a conventional network
+    "The counterpart of a layer, or of all layers of a module; raises ValueError for a layer without one."
     if module in known: return known[module]
     children = [(n, m) for n,m in module._modules.items() if m is not None]
     own = hasattr(module, 'counterpart')
@@ -808,9 +808,9 @@ def replaced(
 def twin(
     model:nn.Module,    # a spiking network
     pretrained:str=None,# 'digits' for the weights that come with the package, if `model` is a `lenet`
-    fresh:bool=False,   # draw new weights in place of copying those of `model`?
-    readout:float=1.,   # factor of the last layer's weights; 0.1 for a twin that is to be trained
-    activation=None     # class or function that makes what stands for a neuron, such as `QCFS`; a `ReLU` if None
+    fresh:bool=False,   # draw new weights, and do not copy the weights of `model`?
+    readout:float=1.,   # factor of the last layer's weights; 0.1 for a twin that you train
+    activation=None     # class or function that makes a neuron's counterpart, such as `QCFS`; a `ReLU` if None
 )->nn.Module:           # the conventional network with the same synapses
     "The ANN twin of `model`, with a copy of its weights; raises ValueError for a layer without a counterpart."
     check_module('model', model)
@@ -932,7 +932,7 @@ models = dict(lenet=lenet, vgg9=vgg9, vgg=vgg, resnet9=resnet9, resnet11=resnet1
 def maker(
     name:str # of a model: a key of `models`, or an import path such as 'mypackage.nets:mine'
 )->Callable: # the function or class that makes it
-    "What makes the model called `name`; raises ValueError for an unknown name, and for what cannot be called."
+    "The maker of the model called `name`; raises ValueError for an unknown name, and for what cannot be called."
     if not (isinstance(name, str) and ':' in name):
         known = isinstance(name, str) and name in models
         need(known, f'`name` is {name!r}', f'it must be one of {", ".join(map(repr, models))}, or an import path',

@@ -26,13 +26,13 @@ def membrane_step(
     resistance:float=2.,  # R, kΩ
     rest:float=0.         # resting potential, mV
 )->torch.Tensor:          # potential at the end of the step, mV
-    "Potential after `dt` ms of constant `current`, threshold left aside: the exact solution of the membrane equation."
+    "Potential after `dt` ms of constant `current`, without a threshold: the exact solution of the membrane equation."
     leak = math.exp(-dt/tau)
     return rest + (u-rest)*leak + resistance*current*(1-leak)
 
 # %% ../nbs/network/02_neuron.ipynb #56b3dc6f
 class Trace(NamedTuple):
-    "What `simulate` saw; for currents `[T, ...]` the spike times are a list, one tensor a neuron, in flattened order."
+    "The result of `simulate`; for currents `[T, ...]` spike times are a list, one tensor a neuron, in flattened order."
     time:torch.Tensor             # end of every step, ms, shape [T]
     potential:torch.Tensor        # membrane at those times, mV, before any reset, shape [T, ...]
     spike_times:torch.Tensor|list # ms, shape [number of spikes], or a list of these
@@ -195,7 +195,7 @@ def tau_to_leak(
 )->float:        # leak in (0, 1]
     "Factor `exp(-dt/tau)` by which the potential shrinks in one step."
     _check_positive(dt=dt)
-    if tau!=math.inf: _check_positive(tau=tau) # an infinite one forgets nothing
+    if tau!=math.inf: _check_positive(tau=tau) # an infinite one loses nothing
     return math.exp(-dt/tau)
 
 # %% ../nbs/network/02_neuron.ipynb #1a275ede

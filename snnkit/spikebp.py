@@ -23,16 +23,16 @@ from .core import check_choice, check_flag, check_number, check_whole, need
 # %% ../nbs/network/03_spikebp.ipynb #e93a896c
 def check_constant(
     name:str, # the argument's name
-    value     # what ought to be a plain number
+    value     # a plain number
 ):
-    "Raise a ValueError if `value` is a tensor: it would be used, and would silently get no gradient."
+    "Raise a ValueError if `value` is a tensor: it would work, and silently get no gradient."
     need(not isinstance(value, torch.Tensor), f'`{name}` is a {type(value).__name__}',
          'no gradient of `lif` reaches it: it must be a number',
          f'Give `float({name})`, or take a `PLIF`, which learns its leak, or a `Neuron` of your own.')
 
 def check_leak(
     leak:float # membrane left after a step
-)->float:      # it
+)->float:      # the same
     "Raise a ValueError unless `leak` lies in (0, 1]."
     check_constant('leak', leak)
     return check_number('leak', leak, '(0, 1]', '1 keeps everything; Lee et al. use 0.99.')
@@ -71,7 +71,7 @@ def check_neuron(
 
 # %% ../nbs/network/03_spikebp.ipynb #f32c2096
 def check_currents(
-    x:torch.Tensor # what ought to be currents, shape [T, ...]
+    x:torch.Tensor # currents, shape [T, ...]
 ):
     "Raise a ValueError unless `x` is a tensor of floats with time first."
     tensor = isinstance(x, torch.Tensor)
@@ -138,7 +138,7 @@ def fire(
     v:torch.Tensor, # distance to threshold, `u - threshold`
     grad='atan'     # a surrogate's name, or a function of `v`
 )->torch.Tensor:    # 1 where `v` is positive, else 0, same shape
-    "Spikes with a surrogate's derivative: for a neuron's `step`, through which autograd finds all gradients."
+    "Spikes with a surrogate's derivative, for the `step` of a neuron: autograd finds all gradients through it."
     need(isinstance(v, torch.Tensor) and v.is_floating_point(), f'`v` is {type(v).__name__}',
          'it must be a tensor of floats', 'Give the membrane minus the threshold.')
     if not callable(grad): check_choice('grad', grad, surrogates)
@@ -167,7 +167,7 @@ def lif_step(
     grad,            # as for `lif`
     start:float=0.   # membrane before the first step, in thresholds
 )->tuple:            # spikes, shape [...], and the new state
-    "One step of `lif` under autograd; of 'spike_bp' the factor NG is left out, which needs the whole window."
+    "One step of `lif` under autograd; 'spike_bp' lacks its factor NG, which needs the whole window."
     need(grad not in by_charge, f'`grad` is {grad!r}', 'its gradient belongs to the whole window and not to a step',
          'Use `lif`, or another gradient.')
     m,latest = (torch.full_like(x, start*threshold), ()) if state is None else state
@@ -191,7 +191,7 @@ def lif_autograd(
     grad='spike_bp',     # 'spike_bp', 'bounded', 'straight_through', a surrogate's name, or a slope of `u-threshold`
     start:float=0.       # membrane before the first step, in thresholds, in [0, 1]
 )->torch.Tensor:         # spike train, shape [T, ...]
-    "The neuron as a plain time loop under autograd: slow, and the witness for `lif` (Lee et al. 2020)."
+    "The neuron as a plain time loop under autograd: slow, and the reference for `lif` (Lee et al. 2020)."
     check_neuron(leak, threshold, reset, refractory, grad, start)
     check_currents(x)
     if grad=='bounded':
@@ -235,8 +235,8 @@ def lif_forward(
 def awake_steps(
     spikes:torch.Tensor, # spike train, shape [T, ...]
     refractory:int       # steps of rest after a spike
-)->torch.Tensor:         # 1 where the neuron heard its input, else 0, shape [T, ...]
-    "When neurons listened, from their spikes."
+)->torch.Tensor:         # 1 where the neuron took its input, else 0, shape [T, ...]
+    "The steps in which neurons were not at rest, from their spikes."
     awake = torch.ones_like(spikes)
     for k in range(1, min(refractory, len(spikes)-1)+1): awake[k:] -= spikes[:-k]
     return awake
@@ -284,21 +284,21 @@ def saturated(
     x:torch.Tensor, # input currents, shape [T, ...]
     threshold:float # of the neuron
 )->torch.Tensor:    # True where more input cannot mean more spikes, shape [...]
-    "Does a neuron get as much charge as it can fire away, or more?"
+    "Does a neuron get as much charge as it can turn into spikes, or more?"
     return x.detach().sum(0, dtype=torch.promote_types(x.dtype, torch.float32))>=threshold*len(x)
 
 def within_range(
     x:torch.Tensor, # input currents, shape [T, ...]
     threshold:float # of the neuron
 )->torch.Tensor:    # True where more input means more spikes, shape [...]
-    "Is a neuron's charge above 0 and below what it can fire away?"
+    "Is a neuron's charge above 0 and below what it can turn into spikes?"
     return (x.sum(0)>0) & ~saturated(x, threshold)
 
 def of_count(
     g:torch.Tensor, # gradient of the spikes, shape [T, ...]
     s:torch.Tensor  # the spikes, shape [T, ...]
 )->torch.Tensor:    # gradient of one spike more, shape [...]
-    "What the spikes that were fired are worth on average, or a step where there are none."
+    "The mean gradient of the spikes of each neuron, or of all its steps if it did not fire."
     if is_constant(g): return g[0]
     fired = s.abs()
     count = fired.sum(0)
@@ -321,7 +321,7 @@ def signed_step(
     threshold:float, # spike when the membrane is above it
     start:float=0.   # membrane before the first step, in thresholds
 )->tuple:            # spikes in {-1, 0, 1}, shape [...], and the new state
-    "One step of a neuron that takes back, by a spike of -1, what was one too many (Wang et al. 2022)."
+    "One step of a neuron that takes back a spike too many by a spike of -1 (Wang et al. 2022)."
     m,fired = (torch.full_like(x, start*threshold), torch.zeros_like(x)) if state is None else state
     u = m+x
     back = (u<0) & (fired>0)
@@ -357,7 +357,7 @@ def stop_saturated(
     x:torch.Tensor, # input currents, shape [T, ...]
     threshold:float # of the neuron
 )->torch.Tensor:    # the same currents
-    "Currents whose gradient is 0 where a neuron gets as much charge as it can fire away, or more."
+    "Currents whose gradient is 0 where a neuron gets as much charge as it can turn into spikes, or more."
     return _Stop.apply(x, threshold)
 
 # %% ../nbs/network/03_spikebp.ipynb #7f78dafe
@@ -398,7 +398,7 @@ def lif(
     start:float=0.,      # membrane before the first step, in thresholds, in [0, 1]
     signed:bool=False    # may they take spikes back, by spikes of -1? With 'rate' only
 )->torch.Tensor:         # spike train in {0, 1}, or {-1, 0, 1} if `signed`, shape [T, ...]
-    "Leaky integrate-and-fire neurons over a whole window; raises ValueError for options that are no neuron's."
+    "Leaky integrate-and-fire neurons over a whole window; raises ValueError for options that no neuron has."
     check_neuron(leak, threshold, reset, refractory, grad, start, signed)
     check_currents(x)
     if grad=='bounded': x,grad = stop_saturated(x, threshold),'spike_bp'
@@ -436,7 +436,7 @@ def integrate(
     x:torch.Tensor,  # input currents, shape [T, ...]
     leak:float=.99   # membrane left after a step, in (0, 1]
 )->torch.Tensor:     # the last membrane over the number of steps, shape [...]
-    "The readout: leak in the value, not in the gradient (Lee et al. 2020); raises ValueError for what are no currents."
+    "The readout: leak in the value, not in the gradient (Lee et al. 2020); raises ValueError if `x` holds no currents."
     check_leak(leak)
     check_currents(x)
     return _Integrate.apply(x, leak)
