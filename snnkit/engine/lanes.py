@@ -267,7 +267,7 @@ def _sixteens(b, w, n): # the first lane of each 16 of a word of `n` bits, how m
 # %% ../../nbs/machine_room/19_lanes.ipynb #91e0b7aa
 @intrinsic
 def pour(ty, a, i, w, x):
-    "Write the lanes of `x` that `w` chooses into `a`, one after another from `i` on, with room for a row; gives how many."
+    "Write lanes of `x` that `w` chooses into `a`, one after another from `i` on, with room for a row; gives how many."
     def gen(ctx, b, sig, args):
         array,at,word,rows = args
         for j,m,bits in _sixteens(b, word, x.n):
