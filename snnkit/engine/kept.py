@@ -138,7 +138,7 @@ def save(self:Compiled,
     key, # what it was compiled for
     data # what it was compiled to
 ):
-    "Keep `data`; if that fails, say so once and go on."
+    "Keep `data`; if that fails, warn once and go on."
     if self.folder is None: return
     path,new = self.path(key),None
     try:
@@ -259,7 +259,7 @@ def stamp(
 
 # %% ../../nbs/machine_room/20_kept.ipynb #0d916624
 class Kept(NullCache):
-    "A kernel's cache, as numba wants it."
+    "A kernel's cache, in the form that numba asks for."
     def __init__(self,
         f:Callable # a Python function that becomes a kernel
     ):

@@ -102,7 +102,7 @@ def numbers(
 
 # %% ../../nbs/machine_room/21_layout.ipynb #514fdf1e
 class Table(types.Type):
-    "A named tuple of whole numbers and rows of numbers, which kernels know by its address."
+    "A named tuple of whole numbers and rows of numbers, passed to kernels as one address."
     def __init__(self,
         name:str,    # of the tuple's class
         fields:tuple # name and numba's type of each

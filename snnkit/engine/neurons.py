@@ -323,7 +323,7 @@ def _dense_back(b0, b1, g, x, norm, cell, kind, dx, sums, u, acc):
 
 # %% ../../nbs/machine_room/22_neurons.ipynb #13c22bd4
 @kernel
-def _rate_back(b0, b1, g, charge, T, norm, threshold, d, sums, u, acc): # one step's gradients, which are those of all
+def _rate_back(b0, b1, g, charge, T, norm, threshold, d, sums, u, acc): # of one step, the same at all steps
     B,N = charge.shape
     g,d,none,scale,share = g.reshape(B*N),d.reshape(B*N),np.float32(0),np.float32(1)/threshold,np.float32(1/T)
     most = threshold*(T if norm is None else 1)
