@@ -1,4 +1,4 @@
-"""`snnkit-bench` trains and runs one network in SpikingJelly, snnTorch, Norse and this kit, in turn, and says what each step cost
+"""`snnkit-bench` trains and runs one network in SpikingJelly, snnTorch, Norse and this kit, in turn, and reports the cost of each step
 
 Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/machine_room/bench.html.md"""
 

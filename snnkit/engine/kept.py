@@ -1,4 +1,4 @@
-"""How kernels are compiled, and how what they were compiled to is kept on disk: whole, of this source, and written by nobody else
+"""How kernels are compiled, and how the result is kept on disk: complete, up to date, and written by this user alone
 
 Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/machine_room/kept.html.md"""
 

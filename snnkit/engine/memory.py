@@ -1,4 +1,4 @@
-"""Who does which part of the work, and in which memory: buffers that are used again, one set for each thread
+"""Images shared among threads, and buffers that are used again, one set for each thread
 
 Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/machine_room/memory.html.md"""
 

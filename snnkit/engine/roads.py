@@ -1,4 +1,4 @@
-"""The same layers, fast: who works with events, who densely, and why you never have to say
+"""The same layers, fast: which are computed by events, which densely, and why you never have to choose
 
 Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/machine_room/roads.html.md"""
 
