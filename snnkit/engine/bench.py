@@ -1,4 +1,4 @@
-"""`snnkit-bench` trains and runs one network in SpikingJelly, snnTorch, Norse and this kit, in turn, and says what each step cost
+"""`snnkit-bench` trains and runs one network in SpikingJelly, snnTorch, Norse and this kit, in turn, and reports the cost of each step
 
 Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/machine_room/bench.html.md"""
 
@@ -135,8 +135,8 @@ peers = dict(spikingjelly=SpikingJelly, snntorch=SnnTorch, norse=Norse)
 
 def chosen(
     names:str='all' # 'all', or names with commas between
-)->list:            # those of 'snnkit' and `peers` that are installed
-    "Libraries to compare; tells which are missing, and raises ValueError for unknown names."
+)->list:            # the installed ones of 'snnkit' and `peers`
+    "Libraries to compare; prints which are missing, and raises ValueError for unknown names."
     every = ['snnkit', *peers]
     need(isinstance(names, str), f'`libraries` is {names!r}', "it must be 'all', or names with commas between",
          'Usual is all.')
@@ -187,7 +187,7 @@ def facts(
     x:torch.Tensor,  # images [B, C, H, W]
     seed:int=0       # of the encoder's coins
 )->dict:             # shapes of the parameters, [name, spikes, neurons times steps] of each neuron layer, the scores
-    "What `model` makes of `x`, for comparison."
+    "Parameters, spikes and scores of `model` for `x`, for comparison."
     layers = model.layers if isinstance(model, Peer) else dict(model.named_children())
     with counted(layers) as counts:
         torch.manual_seed(seed)
@@ -220,7 +220,7 @@ def check_fired(
     library:str, # another library
     theirs:list  # the same of its layer
 ):
-    "Raise ValueError unless two layers have as many neurons and, but for rounding, as many spikes."
+    "Raise ValueError unless two layers have as many neurons and, up to rounding, as many spikes."
     (n,spikes,places),(m,other,there) = ours,theirs
     need((n, places)==(m, there), f'{library} has {there} places in {m}', f'{first} has {places} in {n}',
          'The networks differ.')
@@ -332,7 +332,7 @@ def run_on_demand(
     first:float,   # seconds of the step on a tiny image
     start:float    # MB before the network was built
 ):
-    "Do as many steps as each line of input asks for, until it says `end`; then tell the memory."
+    "Do as many steps as each line of input asks for, until it says `end`; then report the memory."
     step(0)
     step(1)
     say(first=first)
@@ -368,7 +368,7 @@ def write_task(
 
 # %% ../../nbs/machine_room/29_bench.ipynb #d087f770
 class Worker:
-    "A process that has one library to itself, and does as it is asked."
+    "A process with one library, which answers questions."
     def __init__(self,
         library:str, # 'snnkit' or one of `peers`
         file:Path,   # the task
@@ -444,7 +444,7 @@ def workload(
     net:nn.Sequential, # the kit's
     x:torch.Tensor     # images [B, C, H, W]
 )->dict:               # spikes and synaptic operations of one pass over the batch
-    "What there is to do."
+    "The work of a pass."
     spikes,operations = firing_rates(net, x, len(x)).spikes,synaptic_ops(net, x, len(x)).effective
     return dict(spikes=spikes.sum()*len(x), synops=operations.sum()*len(x))
 
@@ -456,7 +456,7 @@ def bench_row(
     spikes:float, # of a pass
     peak:float    # synaptic operations a second that the machine can do, or None
 )->dict:          # the columns of a row
-    "What the times of a library's step come to."
+    "A row of the table, from the times of a library's step."
     ms = 1e3*statistics.median(seconds)
     a_second = 1e3/ms
     row = {'ms': ms, 'min': 1e3*min(seconds), 'max': 1e3*max(seconds), 'of fastest peer': ms/best}
@@ -486,7 +486,7 @@ def bench_table(
 def as_text(
     table:pd.DataFrame # what `bench_table` gives
 )->str:                # for a terminal
-    "The table, rounded to what it tells."
+    "The table, rounded to the digits that count."
     places = {'ms': 1, 'min': 1, 'max': 1, 'of fastest peer': 2, 'MB': 0, 'first s': 2, 'Mspikes/s': 1, 'GSynOps/s': 2,
               '% bound': 1}
     return table.to_string(formatters={k: f'{{:.{n}f}}'.format for k,n in places.items()})
@@ -546,7 +546,7 @@ def bench(
     sweep:bool=False,     # Measure instead how snnkit's step follows rate and T
     grid:bool=False       # Measure instead the engine's choices, layer by layer
 ):
-    "Compare the time and memory of a step with that of SpikingJelly, snnTorch and Norse."
+    "Compare the time and memory of a step in snnkit, SpikingJelly, snnTorch and Norse."
     kw = dict(locals())
     out = Path(kw.pop('out'))
     if hasattr(os, 'getloadavg'): kw['load_average'] = os.getloadavg()[0]
@@ -563,7 +563,7 @@ def bench(
 def write_report(
     out:Path,            # folder
     name:str,            # of the files
-    table:pd.DataFrame,  # what was measured
+    table:pd.DataFrame,  # the measurements
     text:str,            # the same, for people
     fig,                 # picture
     **record             # for the record, as JSON allows it
@@ -649,7 +649,7 @@ def medians(
     steps:list,   # functions that take a number, do something and give its seconds
     rounds:int=7  # times that each has its turn
 )->list:          # median seconds of each
-    "Clock `steps` in turn, each after a call that does not count: whatever ran before has left its marks in caches."
+    "Clock `steps` in turns, each after a call that does not count, since other steps have changed the caches."
     check_whole('rounds', rounds, 1)
     def clock(f, i):
         f(0)
@@ -726,7 +726,7 @@ def layer_case(
     rate:float,    # of the input, spikes per neuron and step
     num_steps:int, # time steps T
     batch_size:int # images
-)->tuple:          # the layers, and their input [T, B, ...], which wants a gradient unless it is an image
+)->tuple:          # the layers, and their input [T, B, ...]; it needs a gradient unless it is an image
     "One synapse layer and its neurons, with spikes to put in."
     check_number('rate', rate, '[0, 1]', 'Usual is .05.')
     check_whole('batch_size', batch_size, 1)

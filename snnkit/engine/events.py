@@ -253,7 +253,7 @@ class Held(NamedTuple):
     "Values of a train."
     values:np.ndarray  # as in `Spikes`
     offsets:np.ndarray # as in `Spikes`
-    rows:np.ndarray    # memory for those of a step, one row a pixel
+    rows:np.ndarray    # memory for the values of a step, one row a pixel
 
 @inner
 def _lay(held, fed, b, k, t, n): # values of a step, each in its row
@@ -416,8 +416,8 @@ class Weights(NamedTuple):
     g:np.ndarray  # see `numbers`
     w:np.ndarray  # weights, [blocks, block size]
     dw:np.ndarray # and their gradient
-    rows:tuple    # as long as rows are treated at once
-    taps:tuple    # as long as those of one row of taps
+    rows:tuple    # its length: rows treated at once
+    taps:tuple    # its length: rows of one row of taps
 
 # %% ../../nbs/machine_room/23_events.ipynb #1fc51b2c
 @inner

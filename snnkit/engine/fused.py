@@ -39,7 +39,7 @@ def _slope(v, NAME:tl.constexpr):
 @triton.jit
 def _forward(
     x,spikes,         # [T, N] currents and spikes
-    bits,scale,slope, # [T/32, N] words, [N] NG/threshold, [T, N] slopes, each of which may be None
+    bits,scale,slope, # [T/32, N] words, [N] NG/threshold, [T, N] slopes; each may be None
     T,N:tl.int64,               # steps, neurons
     leak:tl.float64,threshold:tl.float64,log_leak:tl.float64,begin:tl.float64, # the neuron, in full precision
     REST:tl.constexpr,SUBTRACT:tl.constexpr,NAME:tl.constexpr, # refractory steps, which reset, which surrogate
@@ -166,7 +166,7 @@ def fused_lif(
     grad='spike_bp',     # 'spike_bp', 'bounded', 'straight_through', a surrogate's name, or a slope of `u-threshold`
     start:float=0.       # membrane before the first step, in thresholds, in [0, 1]
 )->torch.Tensor:         # spike train in {0, 1}, shape [T, ...], of the dtype of `x`
-    "`lif` (Lee et al. 2020) as one Triton kernel each way; raises ValueError for odd options and CPU tensors."
+    "`lif` (Lee et al. 2020) as one Triton kernel each way; raises ValueError for wrong options and CPU tensors."
     check_neuron(leak, threshold, reset, refractory, grad, start)
     need(grad!='rate', "`grad` is 'rate'", 'the kernels do not have it', 'Use `snnkit.spikebp.lif`.')
     _check_currents(x)
@@ -177,7 +177,7 @@ def fused_lif(
 def through(
     layer,          # a layer
     x:torch.Tensor, # its input
-    *more           # whatever else its call was given
+    *more           # further arguments of its call
 )->torch.Tensor:    # the spike train of a `LIF` layer; None for other layers
     "The road of the fused neuron."
     if not isinstance(layer, LIF) or not left_alone(layer): return None

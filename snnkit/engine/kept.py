@@ -1,4 +1,4 @@
-"""How kernels are compiled, and how what they were compiled to is kept on disk: whole, of this source, and written by nobody else
+"""How kernels are compiled, and how the result is kept on disk: complete, up to date, and written by this user alone
 
 Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/machine_room/kept.html.md"""
 
@@ -38,13 +38,13 @@ def places(
 )->Iterator[Path]: # best first
     "Folders that may keep the kernels of the sources in `folder`."
     user = '' if me() is None else f'-{me()}'
-    apart = f'{folder.name}_{sha256(str(folder).encode()).hexdigest()[:16]}{user}' # sources of one name stay apart
+    apart = f'{folder.name}_{sha256(str(folder).encode()).hexdigest()[:16]}{user}' # folders of one name do not mix
     if numba.config.CACHE_DIR: yield Path(numba.config.CACHE_DIR)/apart
     yield folder/'__pycache__'/f'kernels{user}'
     with suppress(RuntimeError): yield cache_home()/'kernels'/apart # unless the user has no home
 
 # %% ../../nbs/machine_room/20_kept.ipynb #38fc5c12
-def foreign(info): # why what has the status `info` is not to be trusted; empty if it is
+def foreign(info): # why a file with the status `info` cannot be trusted; empty if it can
     if me() is None: return ''
     if stat.S_ISLNK(info.st_mode): return 'is a link'
     if info.st_uid!=me(): return f'belongs to user {info.st_uid}'
@@ -63,7 +63,7 @@ def distrust(path, why):
 def own(
     folder:Path # one of `places`
 )->Path|None:   # it; None if it cannot be used
-    "Make a folder that only this user may read and write, or see whether it is one."
+    "Make a folder that only this user may read and write, or check that it is one."
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError): folder.mkdir(0o700)
@@ -117,12 +117,12 @@ class Compiled:
         self.folder,self.name,self.stamp = folder,name,stamp
 
     def path(self, key):
-        "The file for `key`, which is anything that can be pickled and whose text is always the same."
+        "The file for `key`: anything that can be pickled and always has the same text."
         digest = sha256(repr((self.versions, key)).encode()).hexdigest()
         return self.folder/f'{self.name}.{digest[:32]}.nbc'
 
     def flush(self):
-        "Forget all."
+        "Delete all files of this kernel."
         if self.folder is None: return
         for o in self.folder.glob(f'{self.name}.*.nbc'): o.unlink(missing_ok=True)
 
@@ -138,7 +138,7 @@ def save(self:Compiled,
     key, # what it was compiled for
     data # what it was compiled to
 ):
-    "Keep `data`; if that fails, say so once and go on."
+    "Keep `data`; if that fails, warn once and go on."
     if self.folder is None: return
     path,new = self.path(key),None
     try:
@@ -153,7 +153,7 @@ def save(self:Compiled,
 @patch
 def load(self:Compiled,
     key # what it was compiled for
-)->object: # what it was compiled to; None if that is not here, or not whole
+)->object: # what it was compiled to; None if it is missing or damaged
     "What `save` has kept for `key`."
     if self.folder is None: return None
     try:
@@ -164,7 +164,7 @@ def load(self:Compiled,
 
 # %% ../../nbs/machine_room/20_kept.ipynb #2752a989
 class Whole(JITCodeLibrary):
-    "The code of a kernel, which is optimized when all that it calls is in it."
+    "The code of a kernel, optimized once, when everything it calls is in it."
     def _optimize_functions(self, module): module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self):
@@ -182,20 +182,20 @@ class Piece(Whole):
         self._finalized = True
 
     def get_pointer_to_function(self, name):
-        "None; but from now on the code is complete."
+        "There is no pointer, so 0; from now on the code is complete."
         self._ensure_finalized()
         return 0
 
     @property
     def codegen(self):
-        "Who writes the addresses of globals into its machine code."
+        "numba asks this object to write addresses of globals into the machine code."
         return self
 
     def set_env(self, name, env):
-        "It has no machine code."
+        "Nothing to write: it has no machine code."
 
     def serialize_using_object_code(self):
-        "What is kept of it, as numba asks for that."
+        "Its name, its kind and its code, for the file that is kept."
         return self.name,'piece',self._final_module.as_bitcode()
 
 # %% ../../nbs/machine_room/20_kept.ipynb #540edfa9
@@ -251,7 +251,7 @@ def sources(
 def stamp(
     f:Callable # a Python function
 )->str|None:   # None for one without a source file
-    "What changes whenever the source of the kernel `f` does."
+    "A checksum that changes whenever the source of the kernel `f` does."
     file = getattr(sys.modules.get(f.__module__), '__file__', None)
     if file is None or inspect.getfile(f)!=file: return None
     try: return sha256(sources(f.__module__).encode()).hexdigest()
@@ -259,7 +259,7 @@ def stamp(
 
 # %% ../../nbs/machine_room/20_kept.ipynb #0d916624
 class Kept(NullCache):
-    "A kernel's cache, as numba wants it."
+    "A kernel's cache, in the form that numba asks for."
     def __init__(self,
         f:Callable # a Python function that becomes a kernel
     ):
@@ -269,16 +269,16 @@ class Kept(NullCache):
 
     @property
     def files(self):
-        "The files of this kernel; the folder is looked for when the first kernel is."
+        "The files of this kernel; the folder is found when the first kernel is asked for."
         return Compiled(self.source and kept_in(self.source), self.name, self.stamp)
 
     @property
     def cache_path(self):
-        "The folder that keeps them."
+        "The folder of these files."
         return self.files.folder
 
     def flush(self):
-        "Forget all that was compiled."
+        "Delete everything that was compiled."
         self.files.flush()
 
 # %% ../../nbs/machine_room/20_kept.ipynb #3e88fa8c

@@ -37,7 +37,7 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(dmm, t, rows)
 
 # %% ../../nbs/machine_room/19_lanes.ipynb #b2596240
-one_row = (0,)                    # as long as there are rows
+one_row = (0,)                    # its length is the number of rows
 sixteen = np.zeros(1, np.uint16)  # words of rows of 16 floats
 avx512 = bool(llvmlite.binding.get_host_cpu_features().get('avx512f'))
 
@@ -194,7 +194,7 @@ def store(ty, a, i, step, v):
 # %% ../../nbs/machine_room/19_lanes.ipynb #7623e3fd
 @intrinsic
 def patch(ty, a, i, up, taps, v):
-    "Rows of `a` like `v`: side by side from `i` on as many as `taps` is long, the next as many `up` before them."
+    "Rows of `a` like `v`: as many as `taps` is long side by side from `i` on, each further group `up` floats earlier."
     k = len(taps)
     def gen(ctx, b, sig, args):
         array,at,by,*_ = args
@@ -267,7 +267,7 @@ def _sixteens(b, w, n): # the first lane of each 16 of a word of `n` bits, how m
 # %% ../../nbs/machine_room/19_lanes.ipynb #91e0b7aa
 @intrinsic
 def pour(ty, a, i, w, x):
-    "Lanes of `x` where `w` has a 1, one after another into `a` from `i` on, which has room for a row; gives how many."
+    "Write lanes of `x` that `w` chooses into `a`, one after another from `i` on, with room for a row; gives how many."
     def gen(ctx, b, sig, args):
         array,at,word,rows = args
         for j,m,bits in _sixteens(b, word, x.n):
@@ -318,14 +318,14 @@ def rest(ty, w):
 
 @intrinsic
 def ones(ty, w):
-    "How many 1 the word `w` has."
+    "How many ones the word `w` has."
     def gen(ctx, b, sig, args): return _wide(b, b.ctpop(args[0]))
     return types.intp(w), gen
 
 # %% ../../nbs/machine_room/19_lanes.ipynb #ef080230
 @intrinsic
 def both(ty, v, w):
-    "The 1 that two words share."
+    "The ones that two words share."
     def gen(ctx, b, sig, args): return b.and_(*args)
     return v(v, v), gen
 
@@ -362,16 +362,16 @@ def peek(ty, a, i):
 
 @intrinsic
 def in_rows(ty, a):
-    "Is the array `a` known to lie in memory without gaps, as C has it?"
+    "Does the type of the array `a` promise memory without gaps, in C's order?"
     def gen(ctx, b, sig, args): return ir.Constant(_bit, int(a.layout=='C'))
     return types.boolean(a), gen
 
 # %% ../../nbs/machine_room/19_lanes.ipynb #8e5a0b93
-def _hidden(b, v, more=''): # the integer `v`, of which the compiler knows nothing; `more` is what else it must think
+def _hidden(b, v, more=''): # the integer `v`, hidden from the compiler; `more` is what else it has to assume
     return b.asm(ir.FunctionType(_int64, [_int64]), '', '=r,0'+more, [v], side_effect=True)
 
 @intrinsic
 def opaque(ty, i):
-    "The integer `i`, of which the compiler is to know nothing: it makes no second version of a loop for it."
+    "The integer `i`, hidden from the compiler, which then makes no second version of a loop for it."
     def gen(ctx, b, sig, args): return _hidden(b, args[0])
     return types.intp(types.intp), gen

@@ -48,7 +48,7 @@ class Geometry(NamedTuple):
     chunk:int   # rows of 16 floats treated at once in the backward pass
     deep:int    # rows of taps among them
     run:int     # floats in a run, a multiple of 16*chunk/deep
-    linear:bool # one pixel without margins in and out?
+    linear:bool # one pixel in and out, without margins?
 
 # %% ../../nbs/machine_room/21_layout.ipynb #5e21a9d3
 _room = 12 if avx512 else 3 # rows of 16 floats for which there are registers
@@ -102,7 +102,7 @@ def numbers(
 
 # %% ../../nbs/machine_room/21_layout.ipynb #514fdf1e
 class Table(types.Type):
-    "A named tuple of whole numbers and rows of numbers, which kernels know by its address."
+    "A named tuple of whole numbers and rows of numbers, passed to kernels as one address."
     def __init__(self,
         name:str,    # of the tuple's class
         fields:tuple # name and numba's type of each
@@ -154,14 +154,14 @@ _near = 2**13 # floats in the nearest cache, which is 32 KB or more
 
 class Part(NamedTuple):
     "Some output channels of a synapse."
-    g:Geometry # in which they are treated
+    g:Geometry # their shapes
     begin:int  # the first of them
     end:int    # the one after the last
 
 def parts(
     g:Geometry # of the synapse
 )->list:       # of `Part`: planes of 16 channels and the rest, or all in one
-    "How the backward pass treats the channels: in planes, if the gradients of more do not fit into the nearest cache."
+    "How the backward pass cuts the channels: into planes, if the gradients of all do not fit into the nearest cache."
     fits = g.linear or g.O<32 or g.Hm*g.Wm*g.pitch<=_near
     if fits: return [Part(g, 0, g.O)]
     whole = g.O//16*16
@@ -223,7 +223,7 @@ def _from_rows(k0, k1, n, d, source, place, out): # the inverse
 def reach(
     g:Geometry # of the synapse
 )->tuple:      # of each input pixel, int32: class of its taps, or -1 if it meets none, and where its windows begin
-    "Where the spikes of a pixel go."
+    "Which taps the spikes of a pixel meet, and which windows they reach."
     pixel = np.arange(g.H*g.W)
     y,x = pixel//g.W + g.ph,pixel%g.W + g.pw
     meets = (y%g.s<g.Kh) & (x%g.s<g.Kw)
@@ -236,7 +236,7 @@ def reach(
 def windows(
     g:Geometry # of the pool
 )->tuple:      # first window and the one after the last, of each input row and then of each column, int32
-    "The windows of a pool that rows and columns lie in."
+    "The windows of a pool in which each row and column lies."
     lo = [np.maximum(0, (np.arange(n)-k)//g.s+1) for n,k in ((g.H, g.Kh), (g.W, g.Kw))]
     hi = [np.minimum(o, np.arange(n)//g.s+1) for n,o in ((g.H, g.Ho), (g.W, g.Wo))]
     return np.concatenate(lo).astype(np.int32), np.concatenate(hi).astype(np.int32)
@@ -248,7 +248,7 @@ def _mine(words, O, k): # the lanes of a pixel in block k
 
 # %% ../../nbs/machine_room/21_layout.ipynb #7c1e90a2
 @inner
-def _row(x, at, end, mine, z): # the row at `at`; the lanes that are not `mine` hold anything
+def _row(x, at, end, mine, z): # the row at `at`; lanes that are not `mine` hold arbitrary numbers
     return load(x, at, 0, z) if at+width(z)<=end else part(x, at, mine, z)
 
 @inner
@@ -258,30 +258,30 @@ def _set_row(x, at, end, mine, v): # the lanes of `v` that are `mine` to `at`
 
 # %% ../../nbs/machine_room/21_layout.ipynb #34c9b523
 class Buffers(NamedTuple):
-    "Memory that a thread works in."
+    "The working memory of a thread."
     m:np.ndarray       # currents or their gradients, with margins
     Gp:np.ndarray      # gradients of a pool
     all:np.ndarray     # gradients of all images and steps, for a linear layer
     f:np.ndarray       # a row on its way from lane to lane
     scale:np.ndarray   # factors on the gradients
-    pscale:np.ndarray  # and on a pool's
-    acc:np.ndarray     # sums that are not folded yet
+    pscale:np.ndarray  # factors on a pool's gradients
+    acc:np.ndarray     # sums over lanes that are not folded yet
     px:np.ndarray      # pixels that fire
     lit:np.ndarray     # where their events begin
     start:np.ndarray   # where the pixels of an image and step begin
     ev:np.ndarray      # events: channel or feature
     at:np.ndarray      # where their values are
-    run:np.ndarray     # where those of the next event of each block are
-    rank:np.ndarray    # of a feature among those whose weights are there, or empty: all are
+    run:np.ndarray     # where the value of each block's next event is
+    rank:np.ndarray    # place of a feature among those whose weights are packed; empty if all are
     residue:np.ndarray # of each input pixel: class of its taps, see `reach`
     base:np.ndarray    # where its windows begin
     count:np.ndarray   # events of a step, by channel: how many
-    group:np.ndarray   # channels and residues that have any
+    group:np.ndarray   # channels and residues that have events
     lo:np.ndarray      # where the events of each group begin
     place:np.ndarray   # where the windows of each event begin
     spot:np.ndarray    # where its value is
-    plo:np.ndarray     # of a pool's input rows and columns: the first window they lie in, see `windows`
-    phi:np.ndarray     # and the one after the last
+    plo:np.ndarray     # first window of a pool's input rows and columns, see `windows`
+    phi:np.ndarray     # one after their last window
 
 # %% ../../nbs/machine_room/21_layout.ipynb #761c500e
 @typeof_impl.register(Buffers)
@@ -300,7 +300,7 @@ def _words(c, kind, item): # of a table, for an object of this type
     data,dims = (b.load(b.gep(words, [_int(i, _int64)])) for i in (_head, _head+2))
     return [data, b.load(b.inttoptr(dims, _int64.as_pointer()))]
 
-def _written(b, table): # the same address, behind which the compiler cannot look: what it says has been there forever
+def _written(b, table): # the same address, hidden: to the compiler its content has been there forever
     return b.inttoptr(_hidden(b, b.ptrtoint(table, _int64), ',~{memory}'), table.type)
 
 @unbox(Table)

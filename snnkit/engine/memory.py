@@ -1,4 +1,4 @@
-"""Who does which part of the work, and in which memory: buffers that are used again, one set for each thread
+"""Images shared among threads, and buffers that are used again, one set for each thread
 
 Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/machine_room/memory.html.md"""
 
@@ -52,7 +52,7 @@ def _cuts(n, k, ends):
 def share(
     f,            # called as `f(begin, end, worker)`
     n:int,        # how many items there are
-    ends=None,    # where the spikes of each item end, if they are to be shared evenly; else all items are alike
+    ends=None,    # where the spikes of each item end, to share the spikes evenly; None shares the items
     workers=None  # how many workers at most; torch's number of threads if None
 )->int:           # how many workers there were
     "Let torch's number of threads do items 0 to `n`, each a run of them."
@@ -98,7 +98,7 @@ def _pages(n):
 _spare,_lock = [],threading.Lock()
 
 class _Bytes:
-    "Of all blocks, and the most that were in use at a time."
+    "Bytes of all blocks, and the most that were in use at one time."
     made = most = 0
 
 def _drop_oldest():
@@ -112,7 +112,7 @@ def _new_block(size):
     return block
 
 def _block(size):
-    "Memory of at least `size` bytes: the smallest that fits of what others have left, or new."
+    "Memory of at least `size` bytes: the smallest spare block that fits, or a new one."
     with _lock:
         fits = [o for o in list(_spare) if size<=len(o)<=2*size]
         if not fits: return _new_block(size)
@@ -125,7 +125,7 @@ def fresh(
     *shape:int,      # of the array
     dtype=np.float32 # of numpy
 )->np.ndarray:       # its contents are whatever was there before
-    "An array in memory that others have left, or else in new memory."
+    "An array in memory that is no longer in use, or in new memory."
     n = math.prod(shape)
     size = n*np.dtype(dtype).itemsize
     if size<2**16: return np.empty(shape, dtype)
@@ -136,14 +136,14 @@ def fresh(
 
 # %% ../../nbs/machine_room/24_memory.ipynb #d167a7f2
 def free():
-    "Give memory that is kept for later calls back to the system; other threads keep their buffers until they end."
+    "Give spare memory and the buffers of this thread back to the system; other threads keep theirs until they end."
     with _lock:
         while _spare: _drop_oldest()
         _Bytes.most = _Bytes.made
     _here.shelf.clear()
 
 def _after_fork():
-    "The child of `os.fork` has neither the threads of its parent nor anyone who would open its lock."
+    "The child of `os.fork` has no threads of its parent, so nothing would ever open the lock."
     global _lock
     _lock = threading.Lock()
     _pool.cache_clear()

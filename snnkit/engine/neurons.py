@@ -27,7 +27,7 @@ class Neuron(NamedTuple):
     refractory:int=0                   # steps of rest after a spike
     scaled:bool=False                  # spike-BP's factor NG/threshold on the gradient?
     start:np.float32=np.float32(0)     # membrane before the first step
-    signed:bool=False                  # may they take spikes back?
+    signed:bool=False                  # may they take a spike back, by a negative one?
 
 # %% ../../nbs/machine_room/22_neurons.ipynb #4834d19d
 @inner
@@ -167,7 +167,7 @@ def _slope(kind, v): # the derivative of surrogate number `kind`
     return np.float32(a<np.float32(.5))
 
 @inner
-def _slopes(kind, v, out): # a loop each: one for all would ask for `kind` at every neuron, twice as slow as vectors
+def _slopes(kind, v, out): # a loop each: a check of `kind` at every neuron would take twice as long
     if kind==0:
         for i in range(len(v)): out[i] = _slope(0, v[i])
     elif kind==1:
@@ -323,7 +323,7 @@ def _dense_back(b0, b1, g, x, norm, cell, kind, dx, sums, u, acc):
 
 # %% ../../nbs/machine_room/22_neurons.ipynb #13c22bd4
 @kernel
-def _rate_back(b0, b1, g, charge, T, norm, threshold, d, sums, u, acc): # one step's gradients, which are those of all
+def _rate_back(b0, b1, g, charge, T, norm, threshold, d, sums, u, acc): # of one step, the same at all steps
     B,N = charge.shape
     g,d,none,scale,share = g.reshape(B*N),d.reshape(B*N),np.float32(0),np.float32(1)/threshold,np.float32(1/T)
     most = threshold*(T if norm is None else 1)
@@ -475,7 +475,7 @@ def _first(largest, K, sums): # which sum of a window is the largest, the first 
     return at
 
 @inner
-def _credit(d, first, dx, at, W, C, K, owed): # d to the first, and all that is owed so far to dx
+def _credit(d, first, dx, at, W, C, K, owed): # adds d to the first, and writes to dx what each pixel has so far
     z = zeros(sixteen, one_row)
     for p in range(K*K):
         me = full(np.float32(p), z)

@@ -1,4 +1,4 @@
-"""The same layers, fast: who works with events, who densely, and why you never have to say
+"""The same layers, fast: which are computed by events, which densely, and why you never have to choose
 
 Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/machine_room/roads.html.md"""
 
@@ -34,7 +34,7 @@ from ..spikebp import check_neuron, stop_saturated
 # %% ../../nbs/machine_room/27_roads.ipynb #815a2912
 _small = 2**16 # numbers; fewer are not worth the start of the kernels
 
-def _limit_of_linear(weight, rows): # its weights are laid out anew and added up, whatever fires
+def _limit_of_linear(weight, rows): # its weights are laid out and added up at each call, whatever fires
     if rows<200: return 0.
     return .2 if len(weight)>=512 else .1
 
@@ -77,7 +77,7 @@ def _short(x): # are these currents in bfloat16 that the kernels can read?
 _computing = 'forward','plain','check','step','rows','remember','mask','scaled','_conv_forward'
 
 @lru_cache
-def _ours(cls): # are all methods of a class that compute something the kit's or torch's?
+def _ours(cls): # do all computing methods of a class come from the kit or torch?
     owners = [next((c for c in cls.__mro__ if o in vars(c)), nn.Module) for o in _computing]
     known = 'snnkit.layers','snnkit.encoding'
     return all(c.__module__ in known or c.__module__.split('.')[0]=='torch' for c in owners)
@@ -90,7 +90,7 @@ def left_alone(
 
 def neuron_options(
     layer:LIF # the neurons
-)->dict:      # what `lif` is called with, or None if it is more than the kernels know
+)->dict:      # options for `lif`, or None if the kernels lack one of them
     "Options of neurons that a kernel may compute; raises ValueError as `lif` does."
     options = layer.options()
     names = 'leak','threshold','reset','refractory','grad','start'
@@ -105,7 +105,7 @@ def coins(
     x:torch.Tensor,                # intensities in [-1, 1], shape [B, C, H, W] or [B, F]
     generator:torch.Generator=None # source of the coin tosses; torch's own if None
 )->torch.Tensor:                   # spike train in sparse form, shape [T, B, ...], or None if torch is to compute it
-    "`poisson`, the same spikes from the same generator, without a dense tensor; raises ValueError as it does."
+    "The spikes of `poisson` from the same generator, without a dense tensor; raises ValueError as it does."
     T = layer.num_steps
     if not isinstance(x, torch.Tensor) or x.requires_grad or not _eventful(x.expand(T, *x.shape)): return None
     if mode()=='auto' and T*x.numel()<_small or x.min()<0: return None
@@ -119,7 +119,7 @@ def coins(
     return train((T, *x.shape), (), None, lambda: (s, as_values(s)))
 
 # %% ../../nbs/machine_room/27_roads.ipynb #70aa6ec2
-def _fits(layer, x, weight, bias): # are these a convolution or linear layer as the kernels know it?
+def _fits(layer, x, weight, bias): # are these a convolution or linear layer that the kernels can compute?
     plain = weight.dtype==torch.float32 and weight.device.type=='cpu' and weight.layout==torch.strided
     if not plain or weight.ndim!=(4 if isinstance(layer, nn.Conv2d) else 2): return False
     features = x.shape[2]
@@ -201,7 +201,7 @@ def pooling(
 def growing(
     layer:Gate,    # the pool of sums
     x:torch.Tensor # spike train or currents in either form
-)->torch.Tensor:   # what the sums have grown by, or None if torch is to compute it
+)->torch.Tensor:   # growth of the sums, or None if torch computes it
     "A pool of sums in windows side by side; without padding."
     K = _square(layer.kernel_size)
     usual = _square(layer.padding)==0 and _square(layer.dilation)==1 and not layer.ceil_mode
@@ -212,7 +212,7 @@ def growing(
 # %% ../../nbs/machine_room/27_roads.ipynb #d25b2e87
 def _begin(o): return o['start']*o['threshold'] # the membrane before the first step
 
-def _cell(o): # neurons with the options `o`, as the kernels know them
+def _cell(o): # neurons with the options `o`, in the kernels' form
     leak,threshold,begin = (np.float32(v) for v in (o['leak'], o['threshold'], _begin(o)))
     scaled,soft = o['grad']=='spike_bp',o['reset']=='subtract'
     return kernels().Neuron(leak, threshold, soft, o['refractory'], scaled, begin, o.get('signed', False))
@@ -245,7 +245,7 @@ def _behind(x, cell, refractory): # the spikes of neurons at a current of any ki
     found,v = chained(lambda: scan(line.of, cell, line), x) if line else scan(dense(x), cell)
     return train(x.shape, (v,), lambda v: as_dense(found, v, x.shape), lambda: (found, v))
 
-def _line_of(x): # what a norm has made of the currents, if they have one and neurons may read through it
+def _line_of(x): # the line of a norm, if neurons may read the currents through it
     line = x.line if isinstance(x, Current) else None
     if line: line.check()
     return line
@@ -253,14 +253,14 @@ def _line_of(x): # what a norm has made of the currents, if they have one and ne
 # %% ../../nbs/machine_room/27_roads.ipynb #705dcb9c
 def _has_surrogate(options): return not options['refractory'] and options['grad'] in (*kernels()._surrogates, 'rate')
 
-def _stays_short(options, learns): # do the kernels know these neurons for currents in bfloat16?
+def _stays_short(options, learns): # can the kernels compute these neurons from currents in bfloat16?
     of_spikes = options['grad'] in ('spike_bp', 'straight_through')
     return not options['refractory'] and (not learns or of_spikes or _has_surrogate(options))
 
 def _with_surrogate(x, cell, grad):
     line = _line_of(x)
     if not line: return surrogate_scan(dense(x), cell, grad)
-    if grad=='rate' and line.per_step: return None # it asks for a line that is the same at every step
+    if grad=='rate' and line.per_step: return None # a rate needs a line that is the same at every step
     return chained(lambda: surrogate_scan(line.of, cell, grad, line), x)
 
 def _behind_synapse(x, cell): # both as one kernel, when somebody asks
@@ -320,10 +320,10 @@ def normed(
 )->torch.Tensor:    # the normed current, or None if torch is to compute it
     "A norm that waits: neurons may follow that read through it."
     if not (_short(x) or _eventful(x)) or x.ndim!=5 or not _known(layer, x): return None
-    few = x.numel()//x.shape[2]//(len(x) if layer.per_step else 1)<2 # torch has a word to say on that
+    few = x.numel()//x.shape[2]//(len(x) if layer.per_step else 1)<2 # torch has an error for that
     if few or mode()=='auto' and not isinstance(x, Lazy) and x.numel()<_small: return None
     x = dense(x)
-    if x.is_inference(): return None # nobody counts its changes
+    if x.is_inference(): return None # its changes are not counted
     line = Line(layer, x)
     return lazy(Current, x.shape, line.current, line.sources(), line=line)
 
@@ -350,9 +350,9 @@ def _way(cls): # of a class of layers
 def through(
     layer:nn.Module, # a layer
     x:torch.Tensor,  # its input in either form
-    *more            # whatever else its call was given
+    *more            # further arguments of its call
 )->torch.Tensor:     # its output by events, or None if torch is to compute it
-    "What the engine makes of a layer's call."
+    "Let the engine compute a layer's call, if it can and pays."
     way = _way(type(layer))
     if way is None or not left_alone(layer): return None
     if isinstance(x, Lazy) and not x.intact: x = dense(x)
@@ -371,7 +371,7 @@ def _hearing(f):
 def computed_by(
     model:nn.Module, # any model
     x:torch.Tensor   # its input; the model is called once, as it is, and may learn statistics from it
-)->dict:             # name of a layer that the engine knows: 'numba' or 'torch'
+)->dict:             # name of a layer that the engine may compute: 'numba' or 'torch'
     "Who computes the layers of `model` for the input `x`, in the mode that `use` has set."
     names = {m: n for n,m in model.named_modules()}
     found = {n: 'torch' for m,n in names.items() if _way(type(m))}
@@ -384,7 +384,7 @@ def computed_by(
 def peak_rate(
     repeats:int=3 # the best of so many
 )->float:         # synaptic operations a second
-    "What torch's number of threads can add to currents at the very most, measured."
+    "Additions to currents a second that torch's number of threads can do at most, measured."
     k,w,times = kernels(),aligned(64*64),[]
     w[:] = 1 # pages of its own
     ev,n = np.random.default_rng(0).integers(0, 64, 2048).astype(np.int32),torch.get_num_threads()

@@ -25,7 +25,7 @@ from ..layers import Norm
 from ..spikebp import is_constant, of_count
 
 # %% ../../nbs/machine_room/26_synapses.ipynb #213fada3
-# weights: a gradient of each worker's own, or a packed copy, of more would be felt in training
+# weights; above these numbers, a gradient for each worker, or a packed copy, would slow training down
 _few,_light = 2**20,2**19
 _all = np.zeros(0, np.int32)
 
@@ -44,7 +44,7 @@ def _like(w): # memory for the gradient of a weight, laid out so that `_plane` n
 
 # %% ../../nbs/machine_room/26_synapses.ipynb #5c8af689
 class Synapse:
-    "A train, the weights that it meets, and who does which part of the work."
+    "A train, the weights that it meets, and how the work is shared."
     def __init__(self,
         train,          # `Train` that comes in
         weight,         # [O, C, H, W] or [O, F]
@@ -60,7 +60,7 @@ class Synapse:
     def _measure(self, shape, stride, padding):
         k,(O,*_),linear = kernels(),self.weight.shape,self.weight.ndim==2
         B,_,T,self.P = self.s.words.shape
-        self.some,self.rank = None,_all # features that fire at all, and their places among them, if they are few
+        self.some,self.rank = None,_all # features that fire at all and their places, if these are few
         if linear: g = _only_active(self, k.geometry(1, 1, self.P*self.s.channels, 1, 1, O))
         else: g = k.geometry(*shape[3:], self.s.channels, *self.weight.shape[2:], O, stride, *padding)
         self.g,self.parts = g,k.parts(g)
@@ -69,7 +69,7 @@ class Synapse:
         self.rows = (0,)*g.chunk*(2-n%2 if n>1 else 1)
 
 # %% ../../nbs/machine_room/26_synapses.ipynb #8b3a3417
-def _share_out(syn): # who does what: blocks of outputs, whose weights nobody shares, or images
+def _share_out(syn): # by blocks of outputs, whose weights no two workers share, or by images
     B,K,T,_ = syn.s.words.shape
     syn.blocks,syn.workers = -(-syn.g.O//64),torch.get_num_threads()
     own_gradients = syn.weight.numel()<=_few and torch.is_grad_enabled() # one for each worker is cheap
@@ -125,9 +125,9 @@ def _place(part, i, name, k0, k1):
 
 # %% ../../nbs/machine_room/26_synapses.ipynb #582e61e2
 def _packer(syn, part):
-    "What gives a worker its blocks of a part's weights: packed on demand, or beforehand if all workers need the same."
+    "A function for a worker's blocks of packed weights: packed on demand, or once if all workers need the same."
     k,move,n = kernels(),_moves(syn, syn.weight.detach(), part),part.g.pitch
-    held = {} # blocks that each worker has
+    held = {} # the blocks of each worker
     def pack(i, k0, k1):
         out,a,b = _place(part, i, 'w', k0, k1)
         if held.get(i)!=(k0, k1): k._to_rows(a, b, n, *move, out)
@@ -148,7 +148,7 @@ def _unpack(syn, part, d, out, a, b):
 # %% ../../nbs/machine_room/26_synapses.ipynb #bf2f504f
 _portion = 2**13
 
-def _runs(syn, b0, b1): # cuts images b0 to b1 into runs of some thousand spikes; those of a linear layer are one run
+def _runs(syn, b0, b1): # cuts images b0 to b1 into runs of some thousand spikes, or one run for a linear layer
     cuts,ends = [b0],syn.reach[b0+1:b1+1].tolist()
     start = int(syn.reach[b0])
     for b,(here,there) in enumerate(zip(ends, ends[1:]), b0+1):
@@ -198,17 +198,17 @@ def _worker(syn, begin, end, i, pool, back=False):
 
 # %% ../../nbs/machine_room/26_synapses.ipynb #1a396e57
 class After(NamedTuple):
-    "What follows a synapse, as the kernels know it."
+    "The neurons and the pool behind a synapse, as the kernels take them."
     cell:tuple=None      # its neurons, or None for currents
     pool:tuple=None      # a pool behind them
     pool_cell:tuple=None # the pool's neurons
-    bias:np.ndarray=np.empty(0, np.float32) # what its neurons get at every step, [blocks*64]; nothing if empty
+    bias:np.ndarray=np.empty(0, np.float32) # current of its neurons at every step, [blocks*64]; nothing if empty
 
 _none = np.empty((0,)*4, np.float32)
 
 # %% ../../nbs/machine_room/26_synapses.ipynb #d6a3c28a
 class _Sent:
-    "What the neurons of a synapse send, and room for it: words and counts of spikes, or currents."
+    "The output of a synapse and room for it: words and counts of spikes, or currents."
     def __init__(self, syn, after, keep):
         k,g,(B,_,T,_) = kernels(),syn.g,syn.s.words.shape
         self.T,self.P,self.blocks,self.dtype = T,g.Ho*g.Wo,syn.blocks,k.word_type(g.O)
@@ -221,20 +221,20 @@ class _Sent:
     def _room(self, B, P): return new_words(B, self.blocks, self.T, P, self.dtype)
 
     def room(self, i, cuts):
-        "Where worker `i` is to put the spikes of its runs."
+        "Room for the spikes of the runs of worker `i`."
         if self.keep: return self.words,self.counts
         n = int(np.diff(cuts).max()),self.blocks,self.T
         words = scratch(i, 'words', math.prod(n)*self.P, self.dtype).reshape(*n, self.P)
         return words,scratch(i, 'counts', math.prod(n), np.int64).reshape(n)
 
     def spikes(self, after, channels):
-        "Those that the next layer reads."
+        "The spikes that the layer behind it reads."
         found = (self.pooled, self.pool_counts) if after.pool else (self.words, self.counts)
         return as_spikes(*found, channels)
 
 # %% ../../nbs/machine_room/26_synapses.ipynb #17170d25
 def _send(syn, after, keep):
-    "Forward: what the neurons send."
+    "Forward: the spikes or currents behind a synapse."
     k,s,g,sent = kernels(),syn.s,syn.g,_Sent(syn, after, keep)
     pack = _packer(syn, k.Part(g, 0, g.O))
     cell,pool_cell = after.cell or k.Neuron(),after.pool_cell or k.Neuron()
@@ -253,11 +253,11 @@ def _send(syn, after, keep):
 # %% ../../nbs/machine_room/26_synapses.ipynb #927ea934
 def _weights(g, w, dw): return kernels().Weights(kernels().numbers(g), w, dw, (0,)*g.chunk, (0,)*(g.chunk//g.deep))
 
-def _in_planes(v, split): # weights in planes and others, as the kernel wants them
+def _in_planes(v, split): # weights in planes and others, as the kernel takes them
     if not split: return None,v[0]
     return v[0],v[1] if len(v)>1 else None
 
-def _add_up(syn, grads, sums, out): # what the workers found, in this order, always
+def _add_up(syn, grads, sums, out): # the workers' results, always in this order
     for i in range(1, len(sums)):
         if syn.by_blocks: grads[0] += grads[i]
         else:
@@ -317,9 +317,9 @@ class _Through(Function):
 # %% ../../nbs/machine_room/26_synapses.ipynb #868d8a96
 def run_synapse(
     syn:Synapse,        # with its train
-    after:After=After() # what follows it
+    after:After=After() # neurons and pool behind it
 )->object:              # spikes and their values, or currents [T, B, ...]
-    "A synapse by events with what follows it; raises ValueError if its weight has been changed."
+    "A synapse by events with its neurons and pool; raises ValueError if its weight has been changed."
     need(_version(syn.weight)==syn.version, 'a weight was changed after the layer was called',
          'a lazy output must be looked at before that', 'Call `dense(y)` on it first.')
     keep = torch.is_grad_enabled() and (syn.values.requires_grad or syn.weight.requires_grad)
@@ -607,7 +607,7 @@ def grown(
     x:torch.Tensor, # of floats or bfloat16, [T, B, C, H, W] with C in rows of 16
     K:int           # side of a window, which H and W are multiples of
 )->torch.Tensor:    # [T, B, C, H/K, W/K]
-    "What the largest sum of each window has grown by, and its gradient, in one loop each."
+    "The growth of the largest sum of each window, and its gradient, in one loop each."
     return _Grown.apply(x, K)
 
 # %% ../../nbs/machine_room/26_synapses.ipynb #af57e266
@@ -616,7 +616,7 @@ def _wide(a, x, words): # a number for each step and channel, as rows for the ke
     out[:, :a.shape[1]] = a
     return out
 
-def _statistics(norm, x, words): # mean and variance, of which the norm takes note, and of how many numbers
+def _statistics(norm, x, words): # mean and variance, which the norm remembers, and the count of numbers
     T,B,P,C = x.shape
     mean,square = (fresh(T, B, words.shape[1]*8*words.itemsize) for _ in range(2))
     share(lambda b0, b1, _: kernels()._moments(b0, b1, x, words, mean, square), B)
@@ -638,20 +638,20 @@ class _Standard:
         self.of,self.version,self.per_step = x,_version(x),norm.per_step
         self.x = np.ascontiguousarray(planes(x))
         C = self.x.shape[3]
-        self.words = np.empty((1, -(-C//64), 1, 1), kernels().word_type(C)) # tells the kernels how wide a row is
+        self.words = np.empty((1, -(-C//64), 1, 1), kernels().word_type(C)) # its type gives a row's width
         self.scale,self.shift = norm.rows()
         mean,var,self.n = self._of_batch(norm) or self._running(norm)
         scale,shift = (o.detach().double().numpy() for o in (self.scale, self.shift))
         self.mean,self.inverse = mean,1/np.sqrt(var+norm.eps)
         self.factor,self.a = scale,scale*self.inverse
         self.b = shift-mean*self.a
-        self.middle = mean.astype(np.float32) # what the kernels take off
+        self.middle = mean.astype(np.float32) # the kernels subtract this
         self.rows = kernels().Affine(self.wide(self.a), self.wide(self.b), self.wide(self.middle))
 
     def wide(self, a): return _wide(a, self.x, self.words)
 
     def tiled(self):
-        "Rows for some whole pixels, and how long they are."
+        "Rows for some whole pixels, and their length."
         T,_,_,C = self.x.shape
         n = C*max(1, 2**9//C)
         def rows(a): return np.broadcast_to(np.tile(a.astype(np.float32), n//C), (T, n)).copy()
@@ -666,7 +666,7 @@ class _Standard:
 
 # %% ../../nbs/machine_room/26_synapses.ipynb #a82a68ca
 class Line(_Standard):
-    "What a norm makes of the currents `x`, `a*x + b` for each step and channel, and the way back."
+    "A norm of the currents `x` as a line `a*x + b` for each step and channel, and its way back."
     def check(self):
         "Raise a ValueError if the currents have been changed."
         need(_version(self.of)==self.version, 'the input of a norm was changed in place after the norm was called',
@@ -678,11 +678,11 @@ class Line(_Standard):
         return _Normed.apply(x, scale, shift, self)
 
     def sources(self):
-        "What it is made of."
+        "The tensors that it is computed from."
         return self.of,self.scale,self.shift
 
     def back(self, d, sums, x=None):
-        "Gradients of scale and shift; `d` becomes that of x. `sums` are those of `d`, and of `d` times centred x."
+        "Gradients of scale and shift, from the sums of `d` and of `d` times centred x; `d` becomes the gradient of x."
         if x is None: x = self.x
         s,sx = sums[..., :self.x.shape[3]].sum(2, float)
         off = self.mean-self.middle

@@ -35,12 +35,12 @@ _touches |= {getattr(torch.Tensor, o).__set__ for o in ('data', 'grad', 'require
 
 # %% ../../nbs/machine_room/25_trains.ipynb #f21f2d3f
 class _Watched:
-    "What becomes of the dense form of a lazy tensor."
-    opened = read = False # must it be read densely? has a layer read its sparse form?
+    "The dense form of a lazy tensor, and whether it has been made, changed or asked for."
+    opened = read = False # must layers read it densely? has one read its sparse form?
     _dense = None         # its dense form, if somebody has looked
 
     @property
-    def changed(self): # does the dense form say more than the sparse one?
+    def changed(self): # does only the dense form count?
         return self.opened or self._dense is not None and self._dense._version!=self._seen
 
     @property
@@ -64,7 +64,7 @@ class _Watched:
 
 # %% ../../nbs/machine_room/25_trains.ipynb #070c04ef
 class Lazy(_Watched, torch.Tensor):
-    "A tensor that is not there until somebody looks: `dense()` makes it."
+    "A tensor that is made when it is first looked at, by `dense()`."
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -77,16 +77,16 @@ class Lazy(_Watched, torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        "Reached only by code beneath Python's eyes, such as an autograd function."
+        "Reached only by code below Python, such as an autograd function."
         plain = lambda o: dense(o).detach() if isinstance(o, Lazy) else o
         return func(*tree_map(plain, args), **tree_map(plain, kwargs or {}))
 
     def as_born(self, f):
-        "What `f()` gives under the grad mode in which this tensor was made."
+        "Call `f()` under the grad mode in which this tensor was made."
         with torch.inference_mode(False), torch.set_grad_enabled(self._learn), _hooks_of(self._saving): return f()
 
     def tensor(self):
-        "It as an ordinary tensor, made anew."
+        "An ordinary tensor, made each time."
         return self.as_born(lambda: self._make(*map(_tensor, self.sources)))
 
 # %% ../../nbs/machine_room/25_trains.ipynb #fa631591
@@ -94,11 +94,11 @@ _saving = getattr(torch._C._autograd, '_top_saved_tensors_default_hooks', lambda
 _saving = partial(_saving, False) # the hooks that are called with what autograd saves, such as those of a checkpoint
 
 def _hooks_of(before):
-    "What was begun before a checkpoint is not part of it, even if it is computed within."
+    "Keep work that began before a checkpoint out of it, even if it is computed within."
     if _saving() in (None, before): return nullcontext()
     return torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)
 
-def _grad_fn(x): # its own place in the graph, without asking
+def _grad_fn(x): # its own place in the graph; this does not count as a question
     with torch._C.DisableTorchFunctionSubclass(): return x.grad_fn
 
 def _ask_for_gradients(func, args, kwargs):
@@ -137,18 +137,18 @@ def chained(
     f,        # called without arguments
     *before   # lazy tensors that it goes through without making them
 )->object:    # what it gives
-    "What `f` gives, with a graph if each of the lazy tensors has one, too."
+    "Call `f`, with a graph if each of the lazy tensors has one too."
     learn = torch.is_grad_enabled() and all(o._learn for o in before)
     with torch.set_grad_enabled(learn): return f()
 
 def lazy(
     cls:type,      # of tensor, a `Lazy`
-    shape:tuple,   # of it
-    make,          # called with the sources as ordinary tensors, gives it as one
-    sources:tuple, # differentiable tensors that it is made of, lazy or not
+    shape:tuple,   # of the tensor
+    make,          # called with the sources as ordinary tensors, gives the tensor
+    sources:tuple, # the differentiable tensors it is made of, lazy or not
     **kw           # attributes
-)->Lazy:           # it
-    "A tensor that `make` will make, tied into the graph."
+)->Lazy:           # the tensor
+    "A tensor that `make` will compute, tied into the graph."
     out = _Link.apply(cls, torch.Size(shape), make, *sources)
     learn = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     vars(out).update(_make=make, _learn=learn, _saving=_saving(), _born=_grad_fn(out), sources=sources, **kw)
@@ -157,7 +157,7 @@ def lazy(
 # %% ../../nbs/machine_room/25_trains.ipynb #4537a11f
 class Train(Lazy):
     "A spike train in sparse form."
-    synapse = cell = current = None # while it is pending: what it will come from
+    synapse = cell = current = None # while it is pending: what it will be computed from
     def _settled(self):
         if self._recipe is not None:
             s,v = self.as_born(self._recipe)
@@ -167,7 +167,7 @@ class Train(Lazy):
         return self._found
 
     def tensor(self):
-        "It as an ordinary tensor, made anew from its bits."
+        "An ordinary tensor, made from the bits."
         s,v = self._settled()
         return self.as_born(lambda: _Dense.apply(v, s, self._shape))
 
@@ -193,19 +193,19 @@ class Train(Lazy):
 
 # %% ../../nbs/machine_room/25_trains.ipynb #96dae51a
 class Current(Lazy):
-    "What a synapse or a pool makes of a train, not yet computed."
-    synapse = pool = train = line = None # what neurons may read in its place
+    "The current that a synapse or a pool makes of a train, not yet computed."
+    synapse = pool = train = line = None # neurons may read these instead
     bias = np.empty(0, np.float32)       # of its synapse, as the kernels take it
 
 # %% ../../nbs/machine_room/25_trains.ipynb #c8c78409
 def train(
     shape:tuple,   # of the dense form
-    sources:tuple, # differentiable tensors that it is made of, lazy or not
+    sources:tuple, # the differentiable tensors it is made of, lazy or not
     make,          # called with the sources as ordinary tensors, gives its dense form
     recipe,        # called without arguments, gives `Spikes` and their values
     **kw           # attributes
-)->Train:          # it
-    "A spike train that `recipe` will make."
+)->Train:          # the train
+    "A spike train that `recipe` will compute."
     return lazy(Train, shape, make, sources, _recipe=recipe, _shape=torch.Size(shape), **kw)
 
 # %% ../../nbs/machine_room/25_trains.ipynb #48841a1f
@@ -248,13 +248,13 @@ def as_spikes(
     counts:np.ndarray, # [B, K, T]
     channels:int       # C
 )->tuple:              # `Spikes` whose values are all 1
-    "Spikes of which only the bits are known."
+    "Spikes of value 1, given by their bits."
     return kernels().Spikes(words, kernels().offsets(counts), np.ones(1, np.float32), True, channels, False)
 
 def factors(
     s # `Spikes`
 )->np.ndarray: # values of the spikes, or None if they are all 1
-    "What spikes are multiplied by, if by anything."
+    "The factors of spikes, if they have any."
     return None if s.unit else s.values
 
 def as_values(
@@ -319,7 +319,7 @@ class _Owed(Function): # a dense train's values; its gradient is given at the sp
 
 # %% ../../nbs/machine_room/25_trains.ipynb #36dac5a5
 def to_train(
-    x:torch.Tensor # dense spike train, shape [T, B, C, H, W] or [T, B, F]; gradients will reach it at spikes only
+    x:torch.Tensor # dense spike train, shape [T, B, C, H, W] or [T, B, F]; it gets gradients at spikes only
 )->Train:          # the same in sparse form
     "Sparse form of a spike train; raises ValueError for other shapes, types and devices."
     if isinstance(x, Train) and x.intact: return x
