@@ -1,8 +1,9 @@
 """Builds the docs site in a copy of the project and checks it: every notebook is in the sidebar and has a page with
 content, every figure has alt text, every link leads somewhere; every exported function and class has its entry, and an
-example: code that a reader sees on some page uses it. (That a badge opens each page in Colab is for readme.py to
-check.) The publisher is Quarto (`nbdev-docs`), a large program; here PyPI's smalldocs renders what nbdev hands to
-Quarto. `--out _docs` keeps the site."""
+example: code that a reader sees on some page uses it. No page asks another host for anything. (That a badge opens each
+page in Colab is for readme.py to check.) The publisher is Quarto (`nbdev-docs`), a large program; here PyPI's smalldocs
+renders what nbdev hands to Quarto, and pages.py makes it readable from a file. `--out _docs` keeps the site, with
+sliders under the explorers (frames.py)."""
 import ast,inspect,os,re,sys,warnings
 from importlib import import_module
 from shutil import copytree,rmtree
@@ -14,6 +15,8 @@ from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 from smalldocs.site import build
 from common import alts,exported,notebooks,project_copy,report
+from frames import add_frames
+from pages import finish,strangers
 
 # A link to a notebook, in markdown or in the sidebar, up to the number in the notebook's name
 numbered = re.compile(r'((?:\]\((?!\w+:)|- )(?:[^)\s/]*/)*)\d+[a-zA-Z0-9]*_(?=[^)\s/]*\.ipynb)')
@@ -106,6 +109,7 @@ def entries(site, d, ids):
 def problems(site, d):
     "What is wrong with the docs `site` of the project at `d`"
     yield from (f'{src}: broken link {href}' for src,href in site.broken)
+    yield from (f'{page}: asks another host for {url}' for page,url in strangers(site.out))
     def words(page): return re.sub('<[^>]+>', '', page.html).split()
     yield from (f'{p.src}: no content' for p in site.pages.values() if len(words(p)) < 20)
     nbs,sidebar = [o.relative_to(d/'nbs').as_posix() for o in notebooks(d)],(d/'nbs/_quarto.yml').read_text()
@@ -136,7 +140,9 @@ def redirects(site, d):
 def main(out:str=''): # Folder to write the site to
     with project_copy() as d:
         proc,warned = process(d)
+        if out: add_frames(proc) # which takes its time, and no check needs
         site = build(proc, quiet=True)
+        finish(site.out)
         found = warned + list(redirects(site, d)) + list(problems(site, d))
         if out:
             rmtree(out, ignore_errors=True)

@@ -1,9 +1,10 @@
-"""Makes README.md from nbs/index.ipynb, the table of notebooks in it, and how every notebook begins in Colab: badge and
+"""Makes README.md from nbs/index.ipynb, the tables of notebooks in it, and how every notebook begins in Colab: badge and
 installation.
 
-The markdown cell of index.ipynb that starts with `<!-- notebooks -->` is filled in here: a row for each notebook, with
-its title, its `>` summary and a badge that opens it in Colab. So the table also shows in Jupyter and on the docs site,
-and the repository's address stands in pyproject.toml alone. Every notebook has the same badge in a cell of its own
+Each part of the book has a markdown cell in index.ipynb with a line such as `<!-- notebooks: network -->`. What follows
+that line is filled in here: a row for each notebook of the part, with its title, its `>` summary and a badge that opens
+it in Colab. So the tables also show in Jupyter and on the docs site, and the repository's address stands in
+pyproject.toml alone. Every notebook has the same badge in a cell of its own
 below its title, and a first cell that installs, where it runs in Colab, the package of the same repository. README.md
 then is the home page as nbdev would show it: pictures go to images/, links to notebooks lead into nbs/. `--check`
 changes nothing, and fails if something would change."""
@@ -17,7 +18,7 @@ from nbdev.process import NBProcessor
 from nbdev.processors import clean_magics,filter_stream_,hide_,hide_line,rm_export,rm_header_dash,strip_ansi
 from common import alts,badge,files,notebooks,report,root
 
-cfg,marker = get_config(root),'<!-- notebooks -->'
+cfg,marker = get_config(root),re.compile(r'<!-- notebooks: (\w+) -->')
 install = f'#| hide\n! [ -e /content ] && pip install -Uqq git+{cfg.git_url}'
 top = '<!-- Made from nbs/index.ipynb by `make readme`: edit that. -->'
 procs = [hide_, hide_line, filter_stream_, strip_ansi, rm_export, clean_magics, rm_header_dash]
@@ -38,13 +39,20 @@ def headed(path):
     nb.cells[title+1].source = want
     return nb
 
+def parts_of_the_book():
+    "The notebooks of each part, by the name of its folder; those that lie in none are the start"
+    found = {}
+    for o in notebooks(root): found.setdefault(o.relative_to(root/'nbs').parent.name or 'start', []).append(o)
+    return found
+
 def home(nb):
-    "The notebook `nb`, which is index.ipynb, with its table of notebooks filled in"
-    cells = [c for c in nb.cells if c.source.startswith(marker)]
-    mend = f'One markdown cell must start with `{marker}`, for the table of notebooks.'
-    if len(cells) != 1: report(['nbs/index.ipynb'], mend)
-    head = marker, '', '| Notebook | What it shows | |', '|---|---|---|'
-    cells[0].source = '\n'.join([*head, *map(row, notebooks(root))])
+    "The notebook `nb`, which is index.ipynb, with its tables of notebooks filled in"
+    book,cells = parts_of_the_book(),{m[1]: c for c in nb.cells if (m := marker.search(c.source))}
+    wrong = [f'nbs/index.ipynb: <!-- notebooks: {o} -->' for o in book.keys() ^ cells.keys()]
+    if wrong: report(wrong, 'Each part of the book has one markdown cell with such a line, for its table of notebooks.')
+    for part,c in cells.items():
+        head = c.source[:marker.search(c.source).end()],'','| Notebook | What it shows | |','|---|---|---|'
+        c.source = '\n'.join([*head, *map(row, book[part])])
     return nb
 
 def linked(text):
