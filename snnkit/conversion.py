@@ -32,7 +32,7 @@ def shifted(
     layer:nn.Module, # a synapse or a norm; changed in place, with tensors of its own
     factor:float     # > 0
 )->nn.Module:        # `layer`
-    "Change the unit of what a layer adds whatever comes in: a bias, and all numbers of a norm."
+    "Change the unit of the numbers in a layer that do not depend on its input: a bias, and all numbers of a norm."
     powers = dict(bias=1)
     if isinstance(layer, _BatchNorm):
         powers |= dict(weight=1, running_mean=1, running_var=2)
@@ -117,7 +117,7 @@ class Scores(Remembered, Integrator):
     "The readout of a converted network: the mean current, in the conventional network's own unit."
     def __init__(self,
         unit:float=1., # that the currents come in
-        wait:float=0.  # share of the steps before it listens
+        wait:float=0.  # share of the steps before it begins
     ):
         super().__init__(1., wait)
         self.unit = unit
@@ -139,7 +139,7 @@ class Follower:
         self.scales,self.neuron = scales,neuron
 
     def follow(self, m, name, unit):
-        "What stands for layer `m`, called `name`, whose input comes in `unit`; and the unit behind it."
+        "The layer over time for `m`, called `name`, whose input comes in `unit`, and the unit behind it; raises ValueError."
         kind = type(m)
         if kind in in_units: return self.weighted(m, name, unit),unit
         if kind in unitless: return recast(m, unitless[kind]),unit
@@ -199,7 +199,7 @@ def with_scales(
     encoder:Encoder, # first layer of the spiking network
     start:float=.5,  # membrane before the first step, in thresholds
     grad='rate',     # gradient of the neurons, as for `LIF`
-    wait:float=0.,   # share of the steps before the readout listens
+    wait:float=0.,   # share of the steps before the readout begins
     signed:bool=False # may neurons take spikes back?
 )->nn.Sequential:    # images [B, C, H, W] -> scores [B, K], in `eval` mode
     "The spiking network whose neurons stand for given scales."
@@ -230,7 +230,7 @@ class TopTally:
         self.varies[name] = self.varies.get(name, self.images==1) or bool((y!=first).any())
 
     def scale(self, name):
-        "What a share of the positive outputs lies above; raises ValueError if all images give the same."
+        "The value that a share of the positive outputs lies above; raises ValueError if all images give the same."
         top = self.top[name]
         need(len(top) and self.varies[name], f'{name!r} gives the same for all images',
              'there is nothing that its spikes could tell', 'Look for a dead layer, or give other images.')
@@ -306,7 +306,7 @@ def convert(
     percentile:float=99.9, # of the positive activations, for 'percentile'
     grad='rate',           # gradient of the neurons, if they are trained on
     seed:int=0,            # of the encoder's spikes, for 'spike_norm'
-    wait:float=0.,         # share of the steps before the readout listens, in [0, 1)
+    wait:float=0.,         # share of the steps before the readout begins, in [0, 1)
     signed:bool=False      # may neurons take spikes back, by spikes of -1?
 )->nn.Sequential:          # images [B, C, H, W] -> scores [B, K], in `eval` mode
     "A spiking network with the weights of `ann`; raises ValueError, by name, for a layer that it cannot follow."

@@ -136,7 +136,7 @@ def show_images(
     for ax in axs.flat: ax.axis('off')
     for i,ax in zip(range(len(x)), axs.flat):
         ax.imshow(x[i].permute(1, 2, 0).squeeze(-1).numpy(), cmap='gray', vmin=0, vmax=255)
-        if titles is not None: ax.set_title(titles[i], fontsize=8, pad=2)
+        if titles is not None: ax.set_title(titles[i], size='medium', pad=2)
     return fig
 
 # %% ../nbs/experiment/06_data.ipynb #a29468e6
@@ -226,7 +226,7 @@ class Shuffle(Sampler):
         self.set_epoch(epoch)
         self.first = self.epoch,skip
     def set_epoch(self, epoch):
-        "Begin `epoch`, and tell the samples so."
+        "Begin `epoch`, here and in the data set."
         self.epoch = self.ds.epoch = check_whole('epoch', epoch, 0, 'Epochs count from 0.')
     def skipped(self):
         "How many samples this epoch leaves out."
@@ -781,7 +781,7 @@ def _check_length(size, path):
 
 # %% ../nbs/experiment/06_data.ipynb #5b1e0d60
 def _in_folder(path):
-    "Paths and contents within a folder; each folder is met once, by whatever link."
+    "Paths and contents within a folder; raises ValueError if a link leads to a folder a second time."
     seen = {}
     def fail(e): raise e
     for top,folders,files in os.walk(path, followlinks=True, onerror=fail):
@@ -810,16 +810,16 @@ def _in_zip(path):
 
 # %% ../nbs/experiment/06_data.ipynb #5b1e0d61
 class _Member(tarfile.TarInfo):
-    "A file in a tar, refused by its header if it is absurdly large."
+    "A file in a tar; raises HeaderError if the header gives it more than an image's size."
     @classmethod
     def frombuf(cls, *args):
-        "What the header says."
+        "The file that a header describes."
         m = super().frombuf(*args)
         if m.size>_largest: raise tarfile.HeaderError(f'{_plain(m.name)} is to have {m.size:,} bytes')
         return m
 
 def _in_tar(path):
-    "Paths and contents within a tar, which is read to its very end, where a compressed stream has its checksum."
+    "Paths and contents within a tar, which is read to its end, where a compressed stream has its checksum."
     with tarfile.open(path, tarinfo=_Member) as t:
         for m in t:
             _check_length(m.size, path/m.name) # in a sparse file, not what its header says
@@ -886,7 +886,7 @@ _modes = {'1':'L', 'L':'L', 'LA':'L'} | {o: 'RGB' for o in ('P', 'PA', 'RGB', 'R
 _most_pixels = 1<<26 # of an image
 
 def _wide(im, raw):
-    "Has the image more than 8 bits a channel? Pillow cuts colour to 8 without a word."
+    "Has the image more than 8 bits a channel? Pillow cuts colour to 8 without a warning."
     if im.format=='PNG': return raw[24]==16
     if im.format=='TIFF': return max(im.tag_v2.get(258, (1,)))>8
     if im.format!='PPM': return False
@@ -1051,7 +1051,7 @@ def _read_once(path, size=None):
 
 # %% ../nbs/experiment/06_data.ipynb #5b1e0d4a
 def _classes(classes, *labels):
-    "The names of the classes, by default '0', '1', ..., each of which must occur."
+    "The names of the classes, by default '0', '1', ...; raises ValueError unless each occurs."
     found = torch.cat(labels).unique().tolist()
     if classes is None:
         need(found==list(range(len(found))), f'the labels are {", ".join(map(str, found[:9]))}',
@@ -1127,7 +1127,7 @@ def _sample(dataset, i, *coins):
 
 # %% ../nbs/experiment/06_data.ipynb #5b1e0d51
 class Lazy(Samples):
-    "Samples of a torch `Dataset`, which is read through once; after that a sample is read when it is asked for."
+    "Samples of a torch `Dataset`, which is read through once; after that a sample is read when a batch needs it."
     def __init__(self,
         dataset:Dataset,   # of pairs (sample, label); samples are images [C, H, W] or spike trains [T, C, H, W]
         signed:bool=None,  # see `Images`; by default bytes of colour images are
@@ -1193,7 +1193,7 @@ def _from(dataset, name, signed, events, seed, in_memory):
 def from_dataset(
     dataset:Dataset,      # of pairs: image [C, H, W], picture or spike train [T, C, H, W], and its label
     test:Dataset=None,    # the test part; a fifth of the samples if None
-    name:str=None,        # how results call it; that of its class if None
+    name:str=None,        # how results call it; its class's name if None
     classes=None,         # names of the classes; `dataset.classes`, else '0', '1', ... if None
     events:bool=None,     # are samples spike trains [T, ...]? By default if they have four dimensions
     signed:bool=None,     # bytes become intensities in [-1, 1]? By default for colour
@@ -1257,5 +1257,5 @@ def load(
 )->Data:               # train, valid and test, which share no picture
     "The data set `name` in three parts; raises ValueError for arguments or files, FileNotFoundError for missing ones."
     how = dict(valid=valid, seed=seed, fold=fold, folds=folds, signed=signed, augment=augment, part=part)
-    _cutter(**how) # what is wrong with these is told before a download
+    _cutter(**how) # wrong settings raise an error before a download
     return in_parts(_find(name, root, None if size is None else _as_size(size)), **how)

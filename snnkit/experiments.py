@@ -60,7 +60,7 @@ _all_ = ['Config', 'Store', 'config_of', 'describe', 'its_twin', 'key', 'pack', 
 def accepted(
     make:Callable, # a function of a model or of data
     given:dict,    # arguments that a run has for it
-    usual:dict     # those of them that may be left out, with the value at which they may
+    usual:dict     # arguments that may be left out, with the value at which they may
 )->dict:           # those that it takes
     "Arguments for `make`, without those that it does not take; raises ValueError if these were to change something."
     takes = inspect.signature(make).parameters
@@ -124,15 +124,15 @@ def encoder_of(
 
 def neurons_of(
     config:Config # of a run of a converted network
-)->dict:          # what `convert` is told of its neurons and its readout
-    "How its neurons fire and learn, and when its readout listens."
+)->dict:          # arguments of `convert` for its neurons and its readout
+    "How its neurons fire and learn, and when its readout begins."
     return dict(grad=config.grad, wait=config.wait, signed=config.signed)
 
 def unscaled(
     config:Config, # of a run of a converted network
     data:Data      # it has to fit it
 )->torch.nn.Module: # images [B, C, H, W] -> scores [B, K]
-    "A converted network before anybody knows its weights and scales, ready to load them."
+    "A converted network without its weights and scales, ready to load them."
     ann = network(replace(config, **its_twin(config)), data)
     spiking = resolve_name('snnkit.conversion:with_scales')
     return spiking(ann, None, encoder_of(config), **neurons_of(config))
@@ -217,7 +217,7 @@ def counted(
 # %% ../nbs/experiment/11_experiments.ipynb #b7f2e416
 def count(
     net,        # a trained network
-    found:Costs # what `costs` tells of it
+    found:Costs # what `costs` gives for it
 )->dict:        # parameters, spikes, rates, silent shares, membrane updates, operations and energy per image
     "What `net` costs for an image."
     rates,ops = found
@@ -241,7 +241,7 @@ def doubled_steps(
     net,          # a network
     config:Config # of its run
 )->list:          # 1, 2, 4 and so on, up to the network's steps; none where answers do not grow with the steps
-    "Numbers of steps after which a network is asked."
+    "Numbers of steps after which a network gives an answer."
     layers = list(net.children())
     grows = not config.ann and layers and isinstance(layers[-1], Integrator)
     return [2**k for k in range(config.num_steps.bit_length())] if grows else []
@@ -258,11 +258,11 @@ def told_by_step(
 def answers(
     net,                # a trained network
     data:Data,          # valid and test
-    steps=(),           # numbers of steps after which it is asked too
+    steps=(),           # numbers of steps after which it answers too
     batch_size:int=100, # images at a time
     tally=None          # of the images on which the costs after fewer steps are counted; of all if None
 )->dict:                # accuracy and error on both parts, which test images were right, and answers after fewer steps
-    "What `net` says of validation and test; the error is the squared one whatever it was trained by, to compare."
+    "What `net` answers on validation and test; the error is the squared one, so that all can be compared."
     v,table = evaluate(net, data.valid, batch_size),None
     if steps: t,table = ask_by_steps(net, data.test, steps, batch_size, tally=tally)
     else: t = evaluate(net, data.test, batch_size)
@@ -328,8 +328,8 @@ def clock(
 def objective(
     config:Config, # of a run
     teacher=None   # trained twin, or None
-)->Objective:      # what its training makes small
-    "The loss of a run, smoothed and distilled as it says."
+)->Objective:      # the error that its training minimises
+    "The loss of a run, with its smoothing, teacher and other terms."
     loss = resolve('loss', config.loss, losses)
     soft = partial(cross_entropy, smoothing=config.smoothing) if config.smoothing else cross_entropy
     if loss is cross_entropy: loss = soft
@@ -591,7 +591,7 @@ def check_configs(
 def of_ones_own(
     config:Config # of a run
 )->bool:          # does it name something by an import path?
-    "Does `config` name a model, data, a loss, a schedule or an augmentation of one's own?"
+    "Does `config` name a model, data, a loss, a schedule or an augmentation of the user's own?"
     return any(is_path(o) for o in (config.model, config.data, config.loss, config.augment, config.schedule))
 
 def renew_processes():
@@ -681,7 +681,7 @@ def once(
 def base_of(
     records:list, # of runs
     base          # a configuration, or None
-)->Config:        # what rows are told against
+)->Config:        # what rows' names are told against
     "`base`, or the configuration of the first record."
     ok = base is None or isinstance(base, Config)
     need(ok, f'`base` is {str(base)[:60]}', 'it must be a `Config` or None', 'None takes that of the first record.')
@@ -710,7 +710,7 @@ def spread(
     confidence:float=.95, # of the interval
     overlap:float=0.      # of folds, see `seed_interval`
 )->tuple:                 # mean, low, high
-    "Mean and interval: over runs, or that of the `single` one."
+    "Mean, and an interval over runs, or the `single` one's."
     if len(values)==1: return values[0],*single
     mean,_,low,high = seed_interval(values, confidence, overlap)
     return mean,low,high
@@ -720,7 +720,7 @@ def usual(
     model:str, # name, or import path
     option:str # of the model or its neurons
 )->object:     # its default; None if that is not known
-    "What `option` is where a configuration does not say it."
+    "The value of `option` where a configuration does not give it."
     makers = [o for o in (models.get(model), LIF) if o]
     parameters = (inspect.signature(o).parameters.get(option) for o in makers)
     return next((p.default for p in parameters if p is not None), None)
@@ -758,7 +758,7 @@ def row(
     rs:list,         # records of one configuration
     confidence:float,# of the interval
     count:str        # the way to count operations, of `ways`
-)->dict:             # what the table says of it
+)->dict:             # its row of the table
     "Means over runs, and the interval of the test accuracy in percent."
     hit,n = unpack(rs[0]).sum().item(),rs[0]['images']['test']
     single = accuracy_interval(hit, n, confidence)
@@ -826,7 +826,7 @@ def by_steps(
 # %% ../nbs/experiment/11_experiments.ipynb #4911ce88
 def with_memory(
     record:dict,    # of a run
-    access:float=5. # energy of reading or writing 32 bits (pJ); 5 is that of an 8 KB cache (Horowitz 2014)
+    access:float=5. # energy of reading or writing 32 bits (pJ); 5 for an 8 KB cache (Horowitz 2014)
 )->float:           # µJ an image
     "Energy if every operation fetches a weight, and every update of a membrane reads and writes it and adds."
     access = check_number('access', access, '[0, inf)', 'From DRAM it is 640 pJ.')
@@ -841,8 +841,8 @@ def with_memory(
 # %% ../nbs/experiment/11_experiments.ipynb #92d4ec5a
 def best(
     records:list # of runs
-)->Config:       # without seed and fold of its own: those of the first run
-    "The configuration with most validation images right, of equal ones that with the smallest error; test is not used."
+)->Config:       # with seed and fold of the first run
+    "The configuration with most validation images right, among equal ones the smallest error; test is not used."
     def right(rs):
         hit = sum(round(r['valid_accuracy']*r['images']['valid']) for r in rs)
         return hit/sum(r['images']['valid'] for r in rs)
@@ -856,7 +856,7 @@ def check_splits(
     name:str,   # of the network, for messages
     other:str   # what it is compared with
 ):
-    "Raise a ValueError unless the two of each pair saw the same images."
+    "Raise a ValueError unless the two of each pair are for the same images."
     same = all(a['split']==b['split'] for a,b in pairs)
     mend = 'The data have changed; train both with `fresh=True`.'
     need(same, f'{name} saw other images than {other}', 'the split must be the same', mend)
@@ -875,7 +875,7 @@ def paired(
     by:dict,     # key: record, of all runs
     name:str     # of the network, for messages
 )->list:         # of pairs: its record and its twin's
-    "Each run beside its twin; raises ValueError if a twin is missing or saw other images."
+    "Each run beside its twin; raises ValueError if a twin is missing or its images are others."
     pairs = beside(rs, by)
     mend = 'Use `run_all(with_twins(configs))`.'
     need(all(t for _,t in pairs), f'{name} has no twin among the records', 'each needs one', mend)
@@ -886,7 +886,7 @@ def increment(
     pairs:list,       # of records
     confidence:float, # of the interval
     count:str         # the way to count operations, of `ways`
-)->dict:              # what `increments` says of them
+)->dict:              # their row in `increments`
     "Accuracies, error increment with its interval, McNemar's p of each pair, and ratio of energies."
     bits = [(unpack(s), unpack(t)) for s,t in pairs]
     d = [error_increment(*o, confidence) for o in bits]
@@ -923,7 +923,7 @@ def increments(
     each:bool=False,      # a row for each pair, under network and run?
     count:str='effective' # the way to count operations for the energy, of `ways`
 )->pd.DataFrame:          # a row a configuration: runs, accuracies (%), increment, interval (points), p's, energy ratio
-    "Every spiking network beside its twin; raises ValueError if a twin is missing or saw other images."
+    "Every spiking network beside its twin; raises ValueError if a twin is missing or its images are others."
     by,rows = once(records),{}
     check_choice('count', count, ways)
     base = base_of(records, base)
@@ -938,7 +938,7 @@ def increments(
 def twinned(
     records:list # of runs
 )->list:         # fewer: every spiking network that has a twin among them, followed by it
-    "Those of `records` that `increments` can compare."
+    "The part of `records` that `increments` can compare."
     by = once(records)
     spiking = [r for r in by.values() if not r['config']['ann']]
     return [o for pair in beside(spiking, by) if all(pair) for o in pair]
@@ -949,7 +949,7 @@ def partners(
     base:dict, # (seed, fold): record of the first configuration
     name:str   # of the configuration, for messages
 )->list:       # of pairs: the first configuration's record and its own
-    "Each run beside the one that it is compared with; raises ValueError if that is missing or saw other images."
+    "Each run beside the one that it is compared with; raises ValueError if that is missing or its images are others."
     runs = [(r, config_of(r)) for r in rs]
     pairs = [(base.get((c.seed, c.fold)), r) for r,c in runs]
     lack = [c for (a,_),(_,c) in zip(pairs, runs) if a is None]
@@ -963,7 +963,7 @@ def difference(
     pairs:list,      # of records: of the first configuration, and of another
     on:str,          # images, 'test' or 'valid'
     confidence:float # of the interval
-)->dict:             # what `differences` says of them
+)->dict:             # their row in `differences`
     "How far the second is ahead of the first, over pairs of runs."
     first,second = zip(*pairs)
     a,b = (100*np.array([r[f'{on}_accuracy'] for r in rs]) for rs in (first, second))
@@ -981,7 +981,7 @@ def differences(
     confidence:float=.95, # of the intervals
     each:bool=False       # a row for each pair, under network and run?
 )->pd.DataFrame:          # a row a configuration: pairs, accuracies (%), difference, interval (points), pairs ahead in
-    "Every configuration against the first, run by run; raises ValueError if a run has no partner or saw other images."
+    "Every configuration against the first, run by run; raises ValueError if a partner is missing or of other images."
     check_choice('on', on, ['test', 'valid'])
     every = groups(records)
     base = base_of(records, base)
@@ -1029,7 +1029,7 @@ def in_words(
     r:pd.Series, # a row of `differences` or `increments`
     digits:int=1 # behind the point
 )->str:          # such as '2.0 points ahead'
-    "By how much the network of this row is ahead or behind, as a sentence of a lesson says it."
+    "By how much the network of this row is ahead or behind, in words for a sentence."
     points,low,high = lead_of(r)
     text = f'{abs(points):.{digits}f} points {"ahead" if points>0 else "behind"}'
     return text if decided(r)!='not decided' else f'{text}, an interval that includes 0'

@@ -1,4 +1,4 @@
-"""What may be said after a training: how sure an accuracy is, and the price of spiking in points, operations and energy
+"""How sure an accuracy is, and the price of spiking in points, operations and energy
 
 Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/measures.html.md"""
 
@@ -104,7 +104,7 @@ def disagreements(
     b,                # the same of the second, for the same images
     names=('a', 'b')  # how errors call the two
 )->tuple:             # number of images that only the first got right, that only the second got right, and of all
-    "Count the images on which two networks disagree; raises ValueError if they saw others or in another order."
+    "Count the images on which two networks disagree; raises ValueError if images or their order differ."
     p,q = hits(a), hits(b)
     same = 'both must be for the same images in the same order'
     need(len(p)==len(q), f'`{names[0]}` has {len(p)} images, `{names[1]}` {len(q)}', same,
@@ -120,7 +120,7 @@ def error_increment(
     ann,                 # the same of the conventional one, for the same images
     confidence:float=.95 # of the interval, in (0, 1)
 )->Increment:            # points, low, high
-    "Accuracy of `ann` minus that of `snn` in points, with a paired interval; raises ValueError if the images differ."
+    "Accuracy of `ann` minus accuracy of `snn` in points, with a paired interval; raises ValueError if images differ."
     b,c,n = disagreements(ann, snn, ('ann', 'snn'))
     low,high = paired_interval(b, c, n, confidence)
     return Increment(100*(b-c)/n, 100*low, 100*high)
@@ -243,9 +243,9 @@ class SpikeTally:
 @contextmanager
 def heard(
     model:nn.Module, # any network
-    *tallies         # each with the `kinds` of layers that it is to `hear`, and told when a batch is to `begin`
+    *tallies         # each with `kinds` of layers, a method `hear` for their outputs, and `begin` for a new batch
 )->Iterator:         # for a `with` statement
-    "Within this context `tallies` add up what they hear."
+    "Within this context `tallies` add up what layers give."
     def begin(*_):
         for o in tallies: o.begin()
     with ExitStack() as stack:
@@ -260,7 +260,7 @@ def send(
     seed:int,        # of the encoder's spikes
     *tallies         # see `heard`
 ):
-    "Let `images` pass through `model` once, while `tallies` add up what they hear."
+    "Let `images` pass through `model` once, while `tallies` add up what layers give."
     with undisturbed(model, check_seed(seed)), heard(model, *tallies):
         for x in on_device(model, images, batch_size): model(x)
 
@@ -422,7 +422,7 @@ def tally_costs(
     images,          # tensor [N, C, H, W], or a data set of (image, label)
     batch_size:int,  # images at a time
     seed:int         # of the encoder's spikes
-)->CostTally:        # which tells the costs of all steps, or of the first ones
+)->CostTally:        # for the costs of all steps, or of the first ones
     "Let `images` pass through `model` once, and tally what it does."
     check_module('model', model)
     tally = CostTally(model, len(images))
@@ -501,7 +501,7 @@ class AnswerTally:
             self.leads[t].append(likely[:, 0]-likely[:, -1])
 
     def check(self, steps):
-        "Raise a ValueError unless it has heard a readout for so many steps."
+        "Raise a ValueError unless there was a readout for so many steps."
         need(math.isfinite(self.most), '`model` has no `Integrator`', 'its answer must grow with the steps',
              'Give a spiking network.')
         need(max(steps)<=self.most, f'`steps` has {max(steps)}', f'`model` runs for {self.most}',
@@ -527,7 +527,7 @@ def told_after(
 def ask_by_steps(
     model:nn.Module,             # a spiking network
     dataset,                     # pairs of an image and a label
-    steps,                       # numbers of steps, at most those of the network
+    steps,                       # numbers of steps, at most as many as the network has
     batch_size:int=100,          # images at a time
     seed:int=0,                  # of the encoder's spikes
     tally:CostTally=None         # of some images; of `dataset` if None
@@ -548,7 +548,7 @@ def ask_by_steps(
 def accuracy_by_steps(
     model:nn.Module,             # a spiking network
     dataset,                     # pairs of an image and a label
-    steps=(1, 2, 4, 8, 16),      # numbers of steps, at most those of the network
+    steps=(1, 2, 4, 8, 16),      # numbers of steps, at most as many as the network has
     batch_size:int=100,          # images at a time
     seed:int=0,                  # of the encoder's spikes
     counted=None                 # images whose spikes and operations are counted; `dataset` if None

@@ -106,7 +106,7 @@ def learn_image(
     neurons:Competing,   # their thresholds too
     spikes:torch.Tensor  # of an image, shape [T, P]
 )->torch.Tensor:         # spikes of each neuron, shape [n]
-    "Show one image: slow, and what the kernels below are held against."
+    "Show one image, slowly; the kernels below are compared with it."
     normalize(w)
     count,state = torch.zeros_like(neurons.theta),None
     traces = Traces(w.new_zeros(len(w)), *torch.zeros(2, len(count)))
@@ -166,9 +166,9 @@ class Memory(NamedTuple):
     "Room for an image."
     v:np.ndarray        # membranes, mV, float32, [n]
     excited:np.ndarray  # conductances, float32, [n]
-    inhibited:np.ndarray# and those of inhibition
+    inhibited:np.ndarray# the same for inhibition
     post1:np.ndarray    # traces of the neurons, float32, [n]
-    post2:np.ndarray    # and the slow ones
+    post2:np.ndarray    # the slow traces, float32, [n]
     rest:np.ndarray     # steps that a neuron rests, [n]
     active:np.ndarray   # neurons that have fired, as many as did, [n]
     last:np.ndarray     # step at which a pixel fired last, [P]
@@ -411,7 +411,7 @@ def restore(self:DiehlCook, file):
 
 @patch
 def told(self:DiehlCook):
-    "What a checkpoint must agree in."
+    "The settings that a checkpoint must have in common with the network."
     n,inputs = self.synapse.weight.shape
     return dict(neurons=n, inputs=inputs, inhibition=self.neurons.inhibition, seed=self.seed)
 
@@ -542,7 +542,7 @@ def evaluate(self:DiehlCook,
 
 # %% ../nbs/rivals/14_stdp.ipynb #d0a10031
 class Competition(NamedTuple):
-    "How the neurons of a network answer an image."
+    "The answer of a network's neurons to an image."
     image:torch.Tensor  # shape [H, W]
     counts:torch.Tensor # spikes of each neuron, [n]
     labels:torch.Tensor # class of each neuron, [n]
@@ -577,7 +577,7 @@ def plot_winners(
     cells = fig.add_gridspec(2, most+2, width_ratios=widths, height_ratios=(1.2, 1), **margins)
     picture,bars = fig.add_subplot(cells[:, 0]),fig.add_subplot(cells[0, 2:])
     picture.imshow(n.image.numpy(), cmap='gray', vmin=0, vmax=1)
-    picture.set_title(f'answer: {"none" if n.answer is None else n.answer}', fontsize=11)
+    picture.set_title(f'answer: {"none" if n.answer is None else n.answer}', size='medium')
     top = n.counts.argsort(descending=True, stable=True)[:min(most, int((n.counts>0).sum()))]
     colours = ['k' if n.labels[o]==n.answer else '.7' for o in top]
     bars.bar(range(len(top)), n.counts[top].numpy(), width=.6, color=colours)
@@ -586,6 +586,6 @@ def plot_winners(
     axes = [fig.add_subplot(cells[1, 2+i]) for i in range(len(top))]
     for ax,o in zip(axes, top):
         ax.imshow(n.fields[o].numpy(), cmap='gray_r')
-        ax.set_title(f'neuron {o.item()}: {n.labels[o].item()}', fontsize=8)
+        ax.set_title(f'neuron {o.item()}: {n.labels[o].item()}', size='medium')
     for ax in (picture, *axes): ax.axis('off')
     return fig

@@ -1,4 +1,4 @@
-"""What a run depends on and what it found, as one line of a file: written once, and read years later
+"""Everything a run depends on, and its results, as one line of a file: written once, and read years later
 
 Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/store.html.md"""
 
@@ -70,7 +70,7 @@ class Converted(Recipe):
     convert:str=later(None)         # rule by which the trained twin becomes spiking, see `conversions`; None: none
     tune:int=later(0)               # epochs that a converted network learns with its spikes
     tune_lr:float=later(1e-4)       # and its learning rate at their start
-    wait:float=later(0.)            # share of the steps before a converted network's readout listens
+    wait:float=later(0.)            # share of the steps before a converted network's readout begins
     signed:bool=later(False)        # may neurons take spikes back? Of any network that learns by the rate
 
 # %% ../nbs/experiment/10_store.ipynb #a7e50d18
@@ -216,7 +216,7 @@ def check_converted(
 def check_objective(
     c:Config # to be checked
 ):
-    "Raise a ValueError where fields of what a training makes small do not go together."
+    "Raise a ValueError where fields of a training's error do not go together."
     need(not (c.ann and c.distill), f'`distill` is {c.distill} and `ann` True',
          'only a spiking network learns from its twin', 'Leave one out.')
     need(not c.smoothing or c.loss in ('cross_entropy', 'tet'), f'`smoothing` is {c.smoothing} and `loss` {c.loss!r}',
@@ -268,7 +268,7 @@ _reading = ContextVar('reading', default=False)
 
 @contextmanager
 def reading()->Iterator: # for a `with` statement
-    "Within this context configurations are those of records, and what they name need not be installed."
+    "Within this context configurations come from records, and the names in them need not be installed."
     before = _reading.set(True)
     try: yield
     finally: _reading.reset(before)
@@ -285,19 +285,19 @@ def settle(
 def key(
     config:Config # of a run
 )->str:           # 12 hex digits
-    "The name under which the store knows a run."
+    "The name under which the store keeps a run."
     told = asdict(config)
     for name,value in as_before().items():
         if told[name]==value: del told[name]
     return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 # %% ../nbs/experiment/10_store.ipynb #86f0d2e9
-_stepped = 'num_steps', 'grad', 'encoder' # what a network without spikes knows nothing of
+_stepped = 'num_steps', 'grad', 'encoder' # fields that a network without spikes does not use
 
 def its_twin(
     config:Config # of a run
 )->dict:          # fields: values
-    "What makes of a configuration that of its twin; that of a converted network was there before it had steps."
+    "The fields that turn a configuration into its twin's; a converted network's twin was there before it had steps."
     out = dict(ann=True, distill=0., convert=None, tune=0, tune_lr=Config.tune_lr, wait=0., signed=False, leave=None,
                half=False)
     if not config.convert: return out
@@ -442,7 +442,7 @@ def lines_of(
 def finite(
     o # anything that JSON can hold
 )->object: # the same, with None for NaN and infinity
-    "`o` as JSON allows it, which knows no NaN."
+    "`o` as JSON allows it, which has no NaN."
     if isinstance(o, dict): return {k: finite(v) for k,v in o.items()}
     if isinstance(o, (list, tuple)): return [finite(v) for v in o]
     return None if isinstance(o, float) and not math.isfinite(o) else o

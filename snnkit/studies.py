@@ -1,4 +1,4 @@
-"""What the lessons of this book run: a few lists of configurations, each known by a name, so that a lesson and the command line mean the same runs
+"""The runs of this book's lessons: lists of configurations, each with a name, so that a lesson and the command line mean the same runs
 
 Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/studies.html.md"""
 
@@ -70,7 +70,7 @@ def textbook(
     in_channels:int=1,  # image channels C
     image_size:int=28,  # height and width of the image
     norm:str=None,      # of any name: torch's batch norm behind every layer but the last
-    bias:bool=True      # do its layers add one? Those of this kit do not
+    bias:bool=True      # do its layers add one? This kit's layers do not
 )->nn.Sequential:       # images [B, C, H, W] -> scores [B, K]
     "LeNet's layers with ReLUs and torch's own initial weights, as a book on PyTorch would have them."
     def normed(kind, n): return [kind(n)] if norm else []
@@ -211,7 +211,7 @@ def _with_options(c, **options): return _with(c, options=c.options | options)
 def for_both(
     base:Config # of the study
 )->dict:        # ingredient: the VGG in few steps without it, and with it
-    "What may help the spiking network and its twin, each alone."
+    "Ingredients, each alone, that may help the spiking network and its twin."
     first = few(base)
     entropy = replace(first, loss='cross_entropy')
     longer = replace(first, epochs=2*first.epochs)
@@ -229,7 +229,7 @@ def for_both(
 def for_spikes(
     base:Config # of the study
 )->dict:        # ingredient: the VGG in few steps without it, and with it
-    "What may help the spiking network and its twin cannot have, each alone."
+    "Ingredients, each alone, that may help the spiking network and that its twin cannot have."
     first = few(base)
     entropy = replace(first, loss='cross_entropy')
     no_leak = replace(first, options=first.options | dict(leak=1.))
@@ -278,7 +278,7 @@ def converted(
 )->dict:        # rule: configuration
     "The same network made spiking by each rule, for as many steps as the rule may need."
     first = source_for(base)
-    late = dict(wait=.25) # the readout listens when most neurons have begun to fire
+    late = dict(wait=.25) # the readout begins when most neurons have begun to fire
     qcfs = replace(first, convert='qcfs', num_steps=32, **late, **quantized.get(first.model, dict(levels=4)))
     percentile = replace(first, convert='percentile', num_steps=64, **late)
     spike_norm = replace(first, convert='spike_norm', encoder='poisson', num_steps=128)
@@ -286,7 +286,7 @@ def converted(
 
 # %% ../nbs/experiment/12_studies.ipynb #c40d8f42
 as_long = {2: .75, 4: .6} # share of the epochs that take as long with spikes as all without, and three more with
-still_late = {2: 0., 4: .25} # share of the steps before its readout listens that did best on validation images
+still_late = {2: 0., 4: .25} # share of the steps before its readout begins that did best on validation images
 
 def _on(made, T, **more): # a converted network, trained on for three epochs
     return replace(made, num_steps=T, tune=3, wait=still_late[T], **more)
@@ -295,7 +295,7 @@ def tuned(
     base:Config,  # of the study
     num_steps:int # time steps T: a key of `as_long`
 )->dict:          # name: configuration
-    "The network with steps: converted; trained on for three epochs, by either gradient; and from the start, as long."
+    "The network with steps: converted, trained on for three epochs by either gradient, and from the start, as long."
     check_choice('num_steps', num_steps, as_long)
     first = source_for(base)
     short = replace(converted(base)['QCFS'], num_steps=num_steps)
@@ -309,7 +309,7 @@ harder = {100: 40.} # inhibition that did better than Diehl and Cook's 17 on MNI
 def unsupervised(
     base:Config,             # of the study
     neurons=(100, 400, 1600),# that compete
-    inhibition:float=None    # of all; if None that of `harder`, elsewhere 17
+    inhibition:float=None    # of all; if None as in `harder`, elsewhere 17
 )->dict:                     # number of neurons: configuration
     "Diehl and Cook's network of several sizes, three epochs each, as they trained the smaller ones."
     def options(n):
@@ -353,7 +353,7 @@ def deep_source(
 def accurate(
     base:Config # of the study
 )->dict:        # name: configuration
-    "A network for accuracy, made spiking; and with images that leave early."
+    "A network for accuracy, made spiking, and the same with images that leave early."
     made = replace(deep_source(base), convert='qcfs', levels=8, late=.6, **_signed)
     return {'converted': made, 'leaving early': replace(made, leave=.1)}
 
@@ -366,7 +366,7 @@ def _by_spike_bp(base): # a VGG on Poisson spikes, with what its twin is trained
 def photographs(
     base:Config # of the study
 )->dict:        # name: configuration
-    "A deep network made spiking and trained on; with spikes from the start; and a smaller one by spike-BP."
+    "A deep network made spiking and trained on, one with spikes from the start, and a smaller one by spike-BP."
     first,made = deep_source(base),accurate(base)
     signed = made['converted']
     unsigned = replace(signed, signed=False, grad=first.grad, wait=.25)
@@ -381,7 +381,7 @@ def photographs(
 def efficient(
     base:Config # of the study
 )->dict:        # name: configuration
-    "A small EfficientNet made spiking; the same with spikes between its blocks, and trained on."
+    "A small EfficientNet made spiking, the same with spikes between its blocks, and that one trained on."
     first = replace(_small(base), augment=augment_for(base.data), **_entropy, **_sgd)
     made = replace(first, epochs=3*base.epochs, convert='qcfs', levels=8, late=.6, num_steps=8, **_signed)
     spikes = replace(made, options=made.options | dict(narrow_neurons=True))
@@ -391,7 +391,7 @@ def efficient(
 # %% ../nbs/experiment/12_studies.ipynb #a9fd7cd2
 strengths = 0., .03, .1, .3, 1. # of the penalty on synaptic operations
 
-asked = .1 # the strength at which networks are trained on too
+asked = .1 # the strength with which networks are also trained on
 
 def economy(
     base:Config,        # of the study

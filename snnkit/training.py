@@ -48,7 +48,7 @@ from .data import Augmented, Shuffle, batches, evenly
 def shown(
     o # anything
 )->str: # what it is, for an error message
-    "Type and shape of a tensor, names in a dict, or the value itself; quick, as checks ask before they know."
+    "Type and shape of a tensor, names in a dict, or the value itself; quick, since every check calls it."
     if torch.is_tensor(o): return f'{str(o.dtype).removeprefix("torch.")} of shape {list(o.shape)}'
     if isinstance(o, Mapping): return f'a {type(o).__name__} of {", ".join(map(str, o.keys())) or "nothing"}'[:80]
     return repr(o)[:80]
@@ -100,7 +100,7 @@ def called(
 
 # %% ../nbs/experiment/07_training.ipynb #0b1ec702
 class Objective:
-    "What a training makes small: from the answers of a model it makes an error."
+    "What a training minimises: an error of the answers of a model."
     def __init__(self,
         loss:Callable=squared_error # function of scores and labels
     ):
@@ -334,7 +334,7 @@ def evaluate(
     model,              # images [B, C, H, W] -> scores [B, K]
     dataset,            # pairs of an image and a label
     batch_size:int=100, # images at once
-    seed:int=0,         # of the encoder's coins
+    seed:int=0,         # of the encoder's spikes
     accelerator=None,   # Accelerate's; a new one if None
     loss=squared_error  # function of scores and labels
 )->Evaluation:          # accuracy, loss, predictions and labels, the latter two on the CPU
@@ -388,7 +388,7 @@ def apart(
 def write_tensors(
     path:Path,    # file to make or to replace
     tensors:dict, # name: tensor
-    meta:dict     # whatever else, as JSON allows it
+    meta:dict     # other values, as JSON allows them
 ):
     "Write a safetensors file with a checksum, atomically; if it fails, an older one survives and OSError names it."
     path = as_path('path', path)
@@ -410,14 +410,14 @@ def unchanged(
     tensors:dict, # name: tensor, as it was read
     told:dict     # the texts that stood beside them
 )->bool:          # are they what was written?
-    "Is the checksum right, or is it a file that has none: one of another program, or of this kit before 0.2?"
+    "Is the checksum right, or missing, as in files of other programs or of this kit before 0.2?"
     if 'blake2b' in told: return told['blake2b']==checksum(tensors, told.get('snnkit', ''))
     return 'snnkit' not in told or told.keys()=={'snnkit'}
 
 # %% ../nbs/experiment/07_training.ipynb #0b68070c
 def read_tensors(
     path:Path # file that `write_tensors` made
-)->tuple:     # name: tensor, and whatever else was stored
+)->tuple:     # name: tensor, and the other values that were stored
     "Read a safetensors file; raises ValueError for others and if a bit has changed, and never runs code from it."
     path = as_path('path', path)
     need(not path.is_dir(), f'{path} is a folder', 'it must be a safetensors file',
@@ -545,7 +545,7 @@ def is_finite(o): return type(o) in (int, float) and math.isfinite(o)
 def score(
     row:dict # of a history
 )->tuple:    # the larger, the better
-    "By what the best epoch is chosen: is the network what it shall be, validation accuracy, then validation loss."
+    "What the best epoch is chosen by: whether the network is ready, validation accuracy, then validation loss."
     return not row.get('unready'), row['valid_accuracy'], -row['valid_loss']
 
 def is_row(
@@ -598,7 +598,7 @@ def in_short(
 
 def check_same(
     was:dict, # configuration of the training in a checkpoint
-    now:dict, # and of the one that wants to go on
+    now:dict, # and of the one that would go on
     path      # of the checkpoint
 ):
     "Raise a ValueError that names the settings in which `was` and `now` differ."
@@ -617,7 +617,7 @@ def under(
 # %% ../nbs/experiment/07_training.ipynb #1a7c0e16
 def read_checkpoint(
     path:Path,  # file that `save_checkpoint` made
-    config:dict # of the training that wants to go on
+    config:dict # of the training that would go on
 )->tuple:       # the run, weights now, best weights, tensors and numbers of the optimizer
     "Read a checkpoint; raises ValueError if it is damaged, or of another training."
     tensors,meta = read_tensors(path)
@@ -652,7 +652,7 @@ def fits(
 
 # %% ../nbs/experiment/07_training.ipynb #1a7c0e17
 def check_optimizer(
-    opt,    # optimizer that is to be filled
+    opt,    # optimizer to fill
     states, # what `read_checkpoint` gave for it: (index of the weight, name, value)
     source  # where it came from
 ):
@@ -714,7 +714,7 @@ def draw_curve(
     for ax,what,scale in zip(axs, ('loss', 'accuracy'), (1, 100)):
         for part,ls in (('train', '--'), ('valid', '-')):
             values = [scale*o[f'{part}_{what}'] for o in history]
-            ax.plot(epochs, values, ls, marker='.', color=color, label=f'{name}, {part}')
+            ax.plot(epochs, values, ls, marker='.', color=color, label=name if part=='valid' else None)
         ax.plot(best['epoch'], scale*best[f'valid_{what}'], 'o', ms=9, mfc='none', color=color)
 
 # %% ../nbs/experiment/07_training.ipynb #d18e1544
@@ -732,7 +732,8 @@ def plot_history(
     for ax,label in zip(axs, ('error $E$ per image', 'accuracy (%)')):
         ax.set(xlabel='epoch', ylabel=label)
         ax.xaxis.get_major_locator().set_params(integer=True)
-    axs[1].legend(fontsize=8)
+    axs[1].plot([], [], '--', color='grey', label='on training images')
+    axs[1].legend()
     return axs[0].figure
 
 # %% ../nbs/experiment/07_training.ipynb #b3c28ef4
@@ -837,7 +838,7 @@ def activity(
     model, # a spiking network, or any other
     *xs    # one input or several
 )->tuple:  # scores for the first, and of each layer of neurons: spikes a step, share of those that never fire
-    "Let `model` answer for `xs` as in evaluation, listen to its neurons, and leave no trace."
+    "Scores of `model` for `xs` as in evaluation, and how often its neurons fire; leaves no trace."
     scores,heard,seen = [],{},[]
     def hear(name, layer, args, y):
         fired = (dense(y)!=0).flatten(0, 1)
@@ -917,7 +918,7 @@ def check_weights(
 
 def labels_of(
     part # a data set
-)->torch.Tensor: # all its labels if it keeps them as a tensor `y`, else those of a batch
+)->torch.Tensor: # all its labels if it keeps them as a tensor `y`, else a batch's
     "Labels to look at before a training."
     if isinstance(part, Subset) and torch.is_tensor(getattr(part.dataset, 'y', None)):
         return part.dataset.y[torch.as_tensor(part.indices)]
@@ -1000,7 +1001,7 @@ def train_epoch(
 def is_ready(
     model # a network
 )->bool:  # is it?
-    "Are its layers what they shall be? An activation whose levels come late is not, before it has them."
+    "Are its layers in their final form? An activation whose levels come late is not, before it has them."
     return all(m.begun for m in model.modules() if isinstance(m, QCFS))
 
 # %% ../nbs/experiment/07_training.ipynb #db8c0374
@@ -1050,7 +1051,7 @@ def tidy(
     folder:Path,  # of a training, which has it to itself
     resume:bool   # go on from what is there?
 ):
-    "Remove what a kill left half written; raises ValueError if the folder holds a training that is not to be resumed."
+    "Remove what a kill left half written; raises ValueError if the folder holds a training and `resume` is False."
     torn = r'\.+(checkpoint|model|trial)\.safetensors(\.\d+)+' # as `atomic` names them
     for o in folder.iterdir():
         if re.fullmatch(torn, o.name): o.unlink()
@@ -1098,7 +1099,7 @@ def open_run(
 # %% ../nbs/experiment/07_training.ipynb #1a7c0e2c
 def trial(
     folder:Path, # of a training
-    run:Run,     # what is to be kept
+    run:Run,     # its progress
     model,       # its weights
     opt,         # its optimizer
     about        # what is stored with them
@@ -1224,7 +1225,7 @@ def finish(self:Session):
 
 @patch
 def report(self:Session):
-    "Tell `on_epoch` the numbers of the last epoch."
+    "Pass the numbers of the latest epoch to `on_epoch`."
     if self.on_epoch is not None and self.acc.is_main_process: self.on_epoch(dict(self.run.history[-1]))
 
 @patch
@@ -1261,7 +1262,7 @@ def train(
             run.stopped = stop() and run.epoch<last
             session.keep()
             if whole: session.report()
-    run.stopped = stop() # the last epoch may be over, and whoever called is still to know
+    run.stopped = stop() # the caller must stop too, even if the last epoch is over
 
 # %% ../nbs/experiment/07_training.ipynb #70de42fe
 def fit(
