@@ -1,11 +1,11 @@
 "Every control of every explorer, without a browser: a value goes in, a picture and its numbers come out."
 import io
 import ipywidgets as W
-import pytest
+import pytest,torch
 from PIL import Image
 from snnkit.explorers import (
     ConversionExplorer, EncoderExplorer, FieldsExplorer, GradientExplorer, NetworkExplorer, NeuronExplorer, as_mnist,
-    sample_digits)
+    handwriting, sample_digits, strokes_of, styles)
 
 digit_kinds = NetworkExplorer,ConversionExplorer,FieldsExplorer # which have a pad
 kinds = EncoderExplorer,NeuronExplorer,GradientExplorer,*digit_kinds
@@ -96,9 +96,38 @@ def test_pretrained_networks_know_the_digits():
     for net in (ann, convert(ann, num_steps=4, how='qcfs')): assert evaluate(net, test).accuracy > .98
     assert evaluate(DiehlCook(pretrained='MNIST'), test).accuracy > .87
 
-def test_drawings_are_placed_as_digits_are():
-    for k,images in sample_digits(3).items():
-        for x in images: assert (as_mnist(x)-x).abs().mean() < .06, k # MNIST's own digits stay about where they are
+def test_drawings_have_the_strokes_of_mnist():
+    "As large, as far from the edge and about as much ink as its own digits"
+    sizes = {k: torch.stack([x.sum() for x in images]).mean() for k,images in sample_digits(20).items()}
+    for k,strokes in handwriting.items():
+        x = as_mnist(strokes)[0]
+        high,wide = x.amax(1).sum(),x.amax(0).sum()
+        assert 19 < max(high, wide) < 21 and .6 < x.sum()/sizes[k] < 1.7, k
+
+@pytest.mark.parametrize('style', [k for k in styles if not k.startswith(('th', 'rot'))])
+def test_place_and_size_of_a_drawing_do_not_matter(style):
+    for k,o in handwriting.items():
+        assert (as_mnist(styles[style](o))-as_mnist(o)).abs().max() < .01, (style, k)
+
+def test_a_click_is_a_dot():
+    for x in ('500,500', '3,998', '500,500 502,501'): assert 5 <= (as_mnist(strokes_of(x))>.1).sum() <= 20, x
+
+def test_text_that_is_no_drawing_is_named(explorers):
+    e = explorers[NetworkExplorer]
+    for bad in ('x', '1,2;;3,4', '1', '1e9,4', 'inf,3', '0.5.5,3'):
+        with pytest.raises(ValueError, match='the drawing is .*Draw on the pad first'): e.pad.field.value = bad
+    e.pad.field.value = ''
+    e.set(source='digit')
+
+def test_the_network_reads_each_style():
+    "What a browser draws is held to the same answers, see test_browser"
+    e = NetworkExplorer()
+    for style,write in styles.items():
+        right = 0
+        for k,o in handwriting.items():
+            e.pad.write(write(o))
+            right += str(e.seen.answer)==k
+        assert right >= 9, style
 
 def test_a_spoiled_file_of_weights_is_refused(tmp_path, monkeypatch):
     import snnkit.models as models
