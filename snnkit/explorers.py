@@ -14,6 +14,7 @@ __all__ = ['drives', 'canvas', 'pen', 'handwriting', 'corners', 'styles', 'slide
 import base64, copy, math, os, time
 from functools import partial
 from io import BytesIO
+from itertools import product
 
 import ipywidgets as W
 import pandas as pd
@@ -25,15 +26,15 @@ from torch import nn
 from traitlets import TraitError
 
 from .core import check_choice, need
-from .encoding import Encoder
+from .encoding import Encoder, Poisson
 from .neuron import pulse, sines, time_grid
 from .spikebp import surrogates
 from .layers import IF, LIF, use
 from .models import lenet, twin
 from .data import load
 from snnkit.plots import (
-    codes, drive_neuron, encode_image, error_after, plot_driven, plot_encoded, plot_seen, plot_taught, see_image,
-    spent, teach_neuron
+    codes, drive_neuron, encode_image, error_after, finish, plot_driven, plot_encoded, plot_seen, plot_taught,
+    see_image, spent, teach_neuron
 )
 from .conversion import convert, convertible
 from .stdp import DiehlCook, compete, plot_winners
@@ -83,11 +84,17 @@ def allowed(
     return f'it must lie between {control.min:g} and {control.max:g}'
 
 # %% ../nbs/doors/15_explorers.ipynb #507eb369
-_row = dict(flex_flow='row wrap')
+_row = dict(flex_flow='row wrap', overflow='visible') # no scrollbars
+_note = '<div style="color:#666;line-height:1.4;max-width:60em">{}</div>'
 
 class Explorer(W.VBox):
     "Controls above a picture that follows them; a subclass says what to look at, how to paint it, and what to tell."
-    size = 10,3 # of the picture, inches
+    size = 8,2.4 # of the picture, inches
+    note = ''    # what shading, bars and lines mean
+    room = {}    # the least that axes show, see `hold`
+    anew = ()    # controls that show something else, beside which no earlier curve belongs
+    quiet = ()   # controls that only choose how much of it is shown
+    played = None # the control that a play button moves, if there is one
 
     def __init__(self,
         controls:dict, # name: widget with a `value`
@@ -95,49 +102,107 @@ class Explorer(W.VBox):
         **values       # of the controls at first
     ):
         self.controls,self.held = controls,False
-        self.picture = W.Image(format='png', layout=dict(max_width='100%', object_fit='contain'))
+        grows = dict(flex='99 1 540px', min_width='0', max_width='1000px', height='auto', object_fit='contain')
+        self.picture = W.Image(format='png', layout=grows)
         self.words = W.HTML()
         for c in controls.values(): c.observe(self.draw, 'value')
-        above = W.Box(list(controls.values()), layout=_row)
-        middle = W.Box([self.picture, *more], layout=_row | dict(align_items='center'))
-        super().__init__([above, middle, self.words])
+        middle = W.Box([*more, self.picture], layout=_row | dict(align_items='center'))
+        above = W.Box([self.player(c) if k==self.played else c for k,c in controls.items()], layout=_row)
+        super().__init__([above, self.words, middle, W.HTML(_note.format(self.note))], layout=dict(overflow='visible'))
         self.add_class(type(self).__name__)
         self.set(**values)
-
-    def look(self, **values):
-        "What there is to see at these `values` of the controls."
-        raise NotImplementedError(f'{type(self).__name__} has no `look`.')
-
-    def paint(self, seen, fig):
-        "Draw what was `seen` on `fig`."
-        raise NotImplementedError(f'{type(self).__name__} has no `paint`.')
-
-    def tell(self, seen):
-        "What was `seen` in words and numbers, by name."
-        raise NotImplementedError(f'{type(self).__name__} has no `tell`.')
 
     def __repr__(self): return '\n'.join(f'{k}: {v}' for k,v in self.numbers.items())
     _ipython_display_ = None # with it ipywidgets 7 would not ask for the bundle below
 
-# %% ../nbs/doors/15_explorers.ipynb #2d4b8036
+# %% ../nbs/doors/15_explorers.ipynb #0b1ecd20
+@patch
+def look(self:Explorer, **values):
+    "What there is to see at these `values` of the controls."
+    raise NotImplementedError(f'{type(self).__name__} has no `look`.')
+
+@patch
+def paint(self:Explorer, seen, fig):
+    "Draw what was `seen` on `fig`, and in grey what was seen before, if `self.before` holds it."
+    raise NotImplementedError(f'{type(self).__name__} has no `paint`.')
+
+@patch
+def tell(self:Explorer, seen):
+    "What was `seen` in words and numbers, by name."
+    raise NotImplementedError(f'{type(self).__name__} has no `tell`.')
+
+@patch
+def idle(self:Explorer, **values):
+    "Names of controls that have no effect at these `values`; they are greyed."
+    return set()
+
+@patch
+def player(self:Explorer,
+    control # a slider of whole numbers
+):
+    "A play button beside the slider that it moves."
+    play = W.Play(value=control.value, min=control.min, max=control.max, interval=300, layout=dict(width='120px'))
+    play.show_repeat = False
+    W.jslink((play, 'value'), (control, 'value'))
+    W.dlink((control, 'max'), (play, 'max'))
+    return W.Box([play, control], layout=dict(overflow='visible'))
+
+# %% ../nbs/doors/15_explorers.ipynb #0b1ecd22
+@patch
+def recall(self:Explorer,
+    change,     # what moved, or None if code sets values
+    values:dict # of the controls now
+):
+    "Let `before` be what was seen when the control that moves was first touched, or None."
+    owner = change['owner'] if change else None
+    name = next((k for k,c in self.controls.items() if c is owner), None)
+    if name is None: self.limits = dict(self.room)
+    if name is None or name in self.anew: self.start = self.touched = None
+    elif name!=self.touched and name not in self.quiet: self.touched,self.start = name,(self.values, self.seen)
+    def loud(o): return {k: v for k,v in o.items() if k not in self.quiet}
+    moved_away = self.start and loud(self.start[0])!=loud(values)
+    self.before = self.start[1] if moved_away else None
+
+@patch
+def hold(self:Explorer, fig:Figure):
+    "Keep the axes of `fig`, but for pictures and rasters, at least as wide as they have been."
+    axes = [(i, ax) for i,ax in enumerate(fig.axes) if ax.axison and not ax.images]
+    for (i,ax),k in product(axes, 'xy'):
+        low,high = getattr(ax, f'get_{k}lim')()
+        if low>high: continue # a raster
+        least,most = self.limits.get((i, k), (low, high))
+        more = .25*(high-low) if k=='y' else 0
+        limits = low-more if low<least else least,high+more if high>most else most
+        self.limits[i, k] = limits
+        getattr(ax, f'set_{k}lim')(limits)
+
+# %% ../nbs/doors/15_explorers.ipynb #0b1ecd23
+_words = '<div style="display:flex;flex-wrap:wrap;column-gap:2em;line-height:1.6;align-items:baseline">{}</div>'
+
 @patch
 def draw(self:Explorer, change=None):
     "Look, paint and tell anew."
     if self.held: return
-    self.seen = self.look(**{k: c.value for k,c in self.controls.items()})
-    fig = Figure(figsize=self.size)
+    values = {k: c.value for k,c in self.controls.items()}
+    self.recall(change, values)
+    self.seen,self.values = self.look(**values),values
+    fig = Figure(figsize=self.size, dpi=125)
     self.paint(self.seen, fig)
+    self.hold(fig)
     self.picture.value = png(fig)
     self.numbers = self.tell(self.seen)
-    self.words.value = '<br>'.join(f'{k}: <b>{v}</b>' for k,v in self.numbers.items())
+    told = [f'<span>{k}: <b>{v}</b></span>' for k,v in self.numbers.items()]
+    self.words.value = _words.format(' '.join([told[0].replace('<span', '<span style="font-size:1.3em"'), *told[1:]]))
+    for k,c in self.controls.items(): c.disabled = k in self.idle(**values)
 
+# %% ../nbs/doors/15_explorers.ipynb #2d4b8036
 @patch
 def set(self:Explorer,
     **values # of controls, by name
 ):
     "Set several controls, then draw once; raises ValueError, and changes nothing, for what is not allowed."
     for k in values: check_choice('control', k, self.controls)
-    old = {k: self.controls[k].value for k in values}
+    old = {k: c.value for k,c in self.controls.items()}
     self.held = True
     try:
         for k,v in values.items():
@@ -165,19 +230,23 @@ def sample_digits(
     test = load('digits').test
     return {c: [test[i][0] for i in (test.y==k).nonzero()[:n, 0].tolist()] for k,c in enumerate('0123456789')}
 
+# %% ../nbs/doors/15_explorers.ipynb #0b1ecd24
 class EncoderExplorer(Explorer):
     "An image, its spike train, and how well it can be read back."
-    size = 10,2.9
+    note = '''Each row of ticks is a pixel of the image. Grey curve: the error before you moved this control. Press the
+    triangle to see the spikes arrive step by step.'''
+    anew,played = ('digit', 'example'),'num_steps'
     def __init__(self,
         **values # of the controls at first: digit, example, code, num_steps, seed
     ):
         self.images = sample_digits()
         controls = dict(digit=menu('digit', self.images), example=slider('example', 0, 0, 19), code=menu('code', codes),
-                        num_steps=slider('time steps', 25, 1, 200), seed=slider('seed', 0, 0, 99))
+                        num_steps=slider('time steps', 25, 1, 50), seed=slider('seed', 0, 0, 99))
         super().__init__(controls, **values)
 
     def look(self, digit, example, **how): return encode_image(self.images[digit][example], **how)
-    def paint(self, seen, fig): plot_encoded(seen, fig)
+    def paint(self, seen, fig): plot_encoded(seen, fig, self.before, self.controls['num_steps'].max)
+    def idle(self, code, **values): return {'seed'} if code!='poisson' else set()
 
     def tell(self, e):
         lit,fired = int((e.image>0).sum()),int(e.spikes.count_nonzero())
@@ -194,9 +263,13 @@ drives = dict(
     three_sines=lambda t, a, on: a/3*sines(t, (-2, 3, 1), (45, 60, 30), (0, 0, 90)),
     step=lambda t, a, on: pulse(t, a, *on))
 
+# %% ../nbs/doors/15_explorers.ipynb #0b1ecd25
 class NeuronExplorer(Explorer):
     "A neuron under a current: its membrane, its spikes, and where it stands on its f-I curve."
-    size = 10,3.4
+    size = 8,3
+    note = '''Red ticks: spikes. Dashed line: the threshold. Red dot: this neuron on its f-I curve. Grey: as it was before you
+    moved this control. Dots on the curve are simulated.'''
+    room = {(0, 'y'): (-.5, 4), (1, 'y'): (-.6, 1.6), (2, 'x'): (0, 5), (2, 'y'): (0, 160)}
     def __init__(self,
         **values # of the controls: drive, amplitude (µA), on (ms), resistance (kΩ), capacitance (µF), ...
     ):
@@ -211,9 +284,10 @@ class NeuronExplorer(Explorer):
 
     def look(self, drive, amplitude, on, dt, **neuron):
         current = drives[drive](time_grid(100., dt), amplitude, on)
-        return drive_neuron(current, dt, **neuron)
+        return drive_neuron(current, dt, **neuron, reach=5.)
 
-    def paint(self, seen, fig): plot_driven(seen, fig)
+    def paint(self, seen, fig): plot_driven(seen, fig, self.before)
+    def idle(self, drive, **values): return {'on'} if drive!='step' else set()
 
     def tell(self, d):
         resistance,capacitance = (self.controls[k].value for k in ('resistance', 'capacitance'))
@@ -224,7 +298,9 @@ class NeuronExplorer(Explorer):
 # %% ../nbs/doors/15_explorers.ipynb #3e16c7f5
 class GradientExplorer(Explorer):
     "What spike-BP and another rule tell the inputs of a neuron, and what a step against each does to the error."
-    size = 10,5
+    size = 8,4.2
+    note = '''Shaded: the steps between two spikes. Spike-BP gives all steps of a window the same gradient, and none after the
+    last spike. Bars: what each rule would change about a weight. Grey: as it was before you moved this control.'''
     def __init__(self,
         **values # of the controls at first: rule, leak, threshold, rate, target, step, seed
     ):
@@ -236,7 +312,7 @@ class GradientExplorer(Explorer):
         super().__init__(controls, **values)
 
     def look(self, step, **how): return teach_neuron(**how)
-    def paint(self, seen, fig): plot_taught(seen, self.controls['step'].value, fig)
+    def paint(self, seen, fig): plot_taught(seen, self.controls['step'].value, fig, self.before)
 
     def tell(self, n):
         step = self.controls['step'].value
@@ -405,12 +481,12 @@ styles = {
 # %% ../nbs/doors/15_explorers.ipynb #0b1ecd02
 class DigitExplorer(Explorer):
     "A network looks at a digit of the menu, or at one drawn on the pad, whichever was touched last."
-    size = 10,4.2
+    anew = 'source','digit','example'
     def __init__(self,
         controls:dict, # more of them, see `Explorer`
         **values       # of all controls at first
     ):
-        self.images,self.pad = sample_digits(),Pad()
+        self.images,self.pad,self.known = sample_digits(),Pad(),None
         digits = dict(source=menu('show', ['digit', 'drawing']), digit=menu('digit', self.images),
                       example=slider('example', 0, 0, 19))
         super().__init__(digits | controls, self.pad, **values)
@@ -421,8 +497,14 @@ class DigitExplorer(Explorer):
         drawn = source=='drawing' and self.pad.field.value
         return as_mnist(self.pad.strokes) if drawn else self.images[digit][example]
 
+    def idle(self, intensity, **values):
+        "Without a drawing none can be chosen; in the dark there is no chance."
+        idle = dict(source=not self.pad.field.value, seed=not intensity)
+        return {k for k,o in idle.items() if o}
+
     def draw(self, change=None):
         "Look, paint and tell anew."
+        if not change: self.known = None
         if change and not self.held:
             touchable = *self.controls.items(),('drawing', self.pad.field)
             touched = next((k for k,o in touchable if o is change['owner']), None)
@@ -447,10 +529,14 @@ def first_of(
 # %% ../nbs/doors/15_explorers.ipynb #d25d7659
 class NetworkExplorer(DigitExplorer):
     "A trained network and its twin look at a digit: spikes of all layers, scores over time, and what was spent."
+    size = 8,3.6
+    note = '''Ticks: spikes of thirty neurons of each layer, chosen by lot from those that fire. Dashed line: from here on the
+    answer stays. Grey curve: the leading score before you moved this slider. Press the triangle to go step by step.'''
+    quiet,played = ('moment',),'moment'
     def __init__(self,
         model=None, # a spiking network for grey images of 28 x 28; the LeNet that comes with the package if None
         ann=None,   # its twin, trained; the one that comes with the package if None
-        **values    # of the controls at first: source, digit, example, num_steps, intensity, threshold, seed
+        **values    # of the controls at first: source, digit, example, num_steps, moment, intensity, threshold, seed
     ):
         need((model is None)==(ann is None), 'only one of `model` and `ann` is given',
              'a network is shown beside its trained twin', 'Give both, or neither for those of the package.')
@@ -462,21 +548,47 @@ class NetworkExplorer(DigitExplorer):
         model = lenet(num_steps=20, pretrained='digits')
         return model,twin(model, pretrained='digits')
 
-    def knobs(self):
-        "What can be turned about the network."
-        T,threshold = first_of(self.model, Encoder, 'num_steps'),float(first_of(self.model, LIF, 'threshold'))
-        return dict(num_steps=slider('time steps', T, 1, max(100, T)), intensity=slider('intensity', 1., 0., 1., .01),
-                    threshold=slider('threshold', threshold, .2, 3., .05), seed=slider('seed', 0, 0, 99))
+# %% ../nbs/doors/15_explorers.ipynb #0b1ecd26
+@patch
+def steps(self:NetworkExplorer, now:int, most:int):
+    "Sliders for the number of time steps, and for the moment up to which they are shown."
+    num_steps,moment = slider('time steps', now, 1, most),slider('shown up to step', now, 1, now)
+    def follow(change):
+        held,last = self.held,moment.value==moment.max
+        self.held = True
+        moment.max = change['new']
+        if last: moment.value = moment.max
+        self.held = held
+    num_steps.observe(follow, 'value')
+    return dict(num_steps=num_steps, moment=moment)
 
-    def paint(self, seen, fig): plot_seen(seen, fig=fig)
+@patch
+def knobs(self:NetworkExplorer):
+    "What can be turned about the network."
+    T,threshold = first_of(self.model, Encoder, 'num_steps'),float(first_of(self.model, LIF, 'threshold'))
+    more = dict(intensity=slider('intensity', 1., 0., 1., .01), threshold=slider('threshold', threshold, .2, 3., .05),
+                seed=slider('seed', 0, 0, 99))
+    return self.steps(T, max(100, T)) | more
+
+@patch
+def paint(self:NetworkExplorer, seen, fig):
+    plot_seen(seen, fig=fig, moment=min(self.controls['moment'].value, len(seen.scores)), before=self.before)
+
+@patch
+def idle(self:NetworkExplorer, **values):
+    chance = any(isinstance(m, Poisson) for m in self.model.modules())
+    return DigitExplorer.idle(self, **values) | ({'seed'} if not chance else {*()})
 
 # %% ../nbs/doors/15_explorers.ipynb #2d235bbf
 @patch
-def look(self:NetworkExplorer, source, digit, example, intensity=1., seed=0, **how):
-    "The digit, or the drawing, as the network and its twin see it."
+def look(self:NetworkExplorer, source, digit, example, moment=None, intensity=1., seed=0, **how):
+    "The digit, or the drawing, as the network and its twin see it, whatever the moment that is shown."
+    key = source,digit,example,intensity,seed,*how.values(),self.pad.field.value
+    if self.known and self.known[0]==key: return self.known[1]
     x = self.chosen(source, digit, example)
     with use('torch'): # one image is no work for an engine
-        return see_image(self.tuned(**how), self.ann, intensity*x, seed)
+        self.known = key,see_image(self.tuned(**how), self.ann, intensity*x, seed)
+    return self.known[1]
 
 @patch
 def tell(self:NetworkExplorer, n):
@@ -510,12 +622,14 @@ class ConversionExplorer(NetworkExplorer):
 
     def knobs(self):
         "The number of steps, and how bright the image is."
-        return dict(num_steps=slider('time steps', 8, 1, 64), intensity=slider('intensity', 1., 0., 1., .01))
+        return self.steps(8, 64) | dict(intensity=slider('intensity', 1., 0., 1., .01))
 
 # %% ../nbs/doors/15_explorers.ipynb #0b1ecd07
 class FieldsExplorer(DigitExplorer):
     "Neurons that learned without labels compete for a digit: who fires, and what each of them has learned."
-    size = 10,3.2
+    size = 8,2.6
+    note = '''Black bars: spikes of neurons that learned the class that answers. Grey bars: of other classes. Below each bar: the
+    pattern that the neuron has learned, and its class.'''
     def __init__(self,
         model=None, # a `DiehlCook` with labels, for images of 28 x 28; the one that comes with the package if None
         **values    # of the controls at first: source, digit, example, intensity, seed
@@ -527,7 +641,7 @@ class FieldsExplorer(DigitExplorer):
         "The neurons that fire for the digit or the drawing."
         return compete(self.model, intensity*self.chosen(source, digit, example), seed)
 
-    def paint(self, seen, fig): plot_winners(seen, fig)
+    def paint(self, seen, fig): finish(plot_winners(seen, fig))
 
     def tell(self, n):
         "The answer, and how many took part in it."

@@ -639,7 +639,7 @@ def draw_pixels(
     "Spikes of lit pixels, or their currents in grey, forty of them at most."
     lit = e.spikes[:, e.image>0]
     n,s = lit.shape[1],lit[:, sample_rows(lit.shape[1], 40)]
-    if is_spikes(lit): raster(s, ax, size=3, ylabel='lit pixel')
+    if is_spikes(lit): raster(s, ax, size=2, ylabel='lit pixel')
     else:
         ax.imshow(s.T.numpy(), cmap='gray_r', aspect='auto', vmin=0, vmax=1)
         ax.set(xlabel='time step', ylabel='lit pixel')
@@ -682,6 +682,7 @@ def plot_encoded(
     reach = max(reach, len(e.spikes))
     draw_pixels(train, e)
     train.set_xlim(-.5, reach-.5)
+    for o in train.lines: o.set_markeredgewidth(max(.4, min(2, 35/reach))) # columns stay apart
     draw_error(error, e, before, reach)
     few_ticks(train, error, whole=(train, error))
     return finish(fig)
@@ -1035,7 +1036,7 @@ def draw_input(
     train = next(iter(n.trains.values()))
     told = train[:moment].mean(0)
     shown = [n.image, told.view(n.image.shape) if told.numel()==n.image.numel() else n.image]
-    titles = f'SNN: {names[n.answer]}    twin: {names[n.twin_answer]}',f'its spikes, {moment} steps'
+    titles = f'SNN: {names[n.answer]}    twin: {names[n.twin_answer]}',f'read after {moment} step' + 's'*(moment>1)
     if not is_spikes(train): shown,titles = shown[:1],titles[:1]
     for ax in axs: ax.axis('off')
     for ax,x,title in zip(axs, shown, titles):

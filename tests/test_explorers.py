@@ -10,12 +10,12 @@ from snnkit.explorers import (
 digit_kinds = NetworkExplorer,ConversionExplorer,FieldsExplorer # which have a pad
 kinds = EncoderExplorer,NeuronExplorer,GradientExplorer,*digit_kinds
 moves = { # control: another value at which the picture must be another one
-    EncoderExplorer: dict(digit='8', example=7, code='direct', num_steps=60, seed=5),
+    EncoderExplorer: dict(digit='8', example=7, code='direct', num_steps=40, seed=5),
     NeuronExplorer: dict(
         drive='three_sines', amplitude=-3., resistance=4., capacitance=9., threshold=.4, refractory=0., dt=1.),
     GradientExplorer: dict(rule='rectangle', leak=.6, threshold=.5, rate=.25, target=.9, step=1.5, seed=7),
-    NetworkExplorer: dict(digit='8', example=7, num_steps=9, intensity=.5, threshold=1.4, seed=5),
-    ConversionExplorer: dict(digit='8', example=7, num_steps=3, intensity=.5),
+    NetworkExplorer: dict(digit='8', example=7, num_steps=9, moment=5, intensity=.5, threshold=1.4, seed=5),
+    ConversionExplorer: dict(digit='8', example=7, num_steps=3, moment=2, intensity=.5),
     FieldsExplorer: dict(digit='8', example=7, intensity=.5, seed=5)}
 cases = [(k, c, v) for k,m in moves.items() for c,v in m.items()]
 
@@ -31,14 +31,66 @@ def test_all_controls_are_tried(explorers):
 @pytest.mark.parametrize('kind,control,value', cases, ids=lambda o: getattr(o, '__name__', str(o)))
 def test_control(explorers, kind, control, value):
     e = explorers[kind]
+    e.set()
     c = e.controls[control]
     old,picture,words = c.value,e.picture.value,e.words.value
     c.value = value
     assert e.picture.value != picture
-    assert Image.open(io.BytesIO(e.picture.value)).size == tuple(int(100*o) for o in e.size)
-    assert e.words.value != words or control in ('digit', 'code', 'dt') # those may leave all numbers as they are
-    c.value = old
+    assert Image.open(io.BytesIO(e.picture.value)).size == tuple(int(125*o) for o in e.size)
+    assert e.words.value != words or control in ('digit', 'code', 'dt', 'moment') # which may leave all numbers alone
+    assert (e.before is not None) == (control not in (*kind.anew, *kind.quiet))
+    assert not c.disabled
+    e.set(**{control: old})
     assert (e.picture.value, e.words.value) == (picture, words) # nothing is left of what was shown in between
+
+@pytest.mark.parametrize('kind', kinds)
+def test_axes_hold_still(explorers, kind):
+    "A slider goes there and back: the axes grow if they must, and do not shrink"
+    e = explorers[kind]
+    for k,c in e.controls.items():
+        if not isinstance(c, (W.IntSlider, W.FloatSlider)): continue
+        e.set()
+        old = c.value
+        for v in (c.min, c.max, old):
+            limits = dict(e.limits)
+            c.value = v
+            assert all(e.limits[i][0] <= a and e.limits[i][1] >= b for i,(a,b) in limits.items()), (k, v)
+            assert e.before is None or v != old
+        e.set(**{k: old})
+
+greyed = {
+    EncoderExplorer: [(dict(code='direct'), 'seed'), (dict(code='latency'), 'seed')],
+    NeuronExplorer: [(dict(drive=o), 'on') for o in ('pulse', 'sine', 'constant', 'three_sines')],
+    NetworkExplorer: [(dict(intensity=0.), 'seed'), ({}, 'source')],
+    ConversionExplorer: [({}, 'source')],
+    FieldsExplorer: [(dict(intensity=0.), 'seed'), ({}, 'source')]}
+grey_cases = [(k, v, c) for k,o in greyed.items() for v,c in o]
+
+@pytest.mark.parametrize('kind,values,control', grey_cases, ids=lambda o: getattr(o, '__name__', str(o)))
+def test_what_has_no_effect_is_greyed(kind, values, control):
+    "And moving it all the same changes nothing"
+    e = kind(**values)
+    c = e.controls[control]
+    assert [k for k,o in e.controls.items() if o.disabled and k!='source'] == [control]*(control!='source') and c.disabled
+    picture = e.picture.value
+    e.set(**{control: dict(seed=77, on=(10., 95.), source='drawing')[control]})
+    assert e.picture.value == picture
+
+def test_moment_follows_the_number_of_steps():
+    e = NetworkExplorer(digit='5')
+    moment = e.controls['moment']
+    seen = e.seen
+    moment.value = 5
+    assert e.seen is seen # it is shown, not computed again
+    e.controls['num_steps'].value = 10
+    assert (moment.max, moment.value, len(e.seen.scores)) == (10, 5, 10)
+    e.controls['num_steps'].value = 3
+    assert (moment.max, moment.value) == (3, 3)
+    e.controls['num_steps'].value = 30
+    assert (moment.max, moment.value) == (30, 30) # it was at the end
+    e.set(moment=12)
+    with pytest.raises(ValueError, match='`seed` is 100'): e.set(num_steps=5, seed=100)
+    assert (moment.max, moment.value, e.controls['num_steps'].value) == (30, 12, 30)
 
 def test_drawn_step():
     e = NeuronExplorer(drive='step')
