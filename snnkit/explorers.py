@@ -8,13 +8,15 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/doors/explorers.html.m
 __all__ = ['drives', 'canvas', 'pen', 'handwriting', 'corners', 'styles', 'slider', 'menu', 'png', 'allowed', 'Explorer',
            'sample_digits', 'EncoderExplorer', 'NeuronExplorer', 'GradientExplorer', 'Pad', 'strokes_of', 'text_of',
            'ink', 'as_mnist', 'restyled', 'thick', 'first_of', 'NetworkExplorer', 'ConversionExplorer',
-           'FieldsExplorer', 'redraw_times', 'moved']
+           'FieldsExplorer', 'stored_economy', 'EconomyExplorer', 'redraw_times', 'moved']
 
 # %% ../nbs/doors/15_explorers.ipynb #3e16c7f4
 import base64, copy, math, os, time
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from io import BytesIO
 from itertools import product
+from typing import NamedTuple
 
 import ipywidgets as W
 import pandas as pd
@@ -22,9 +24,11 @@ import torch
 from fastcore.basics import patch
 from matplotlib import __version_info__, rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from torch import nn
 from traitlets import TraitError
 
+# %% ../nbs/doors/15_explorers.ipynb #0b1ecd3d
 from .core import check_choice, need
 from .encoding import Encoder, Poisson
 from .neuron import pulse, sines, time_grid
@@ -36,6 +40,9 @@ from snnkit.plots import (
     codes, drive_neuron, encode_image, error_after, finish, plot_driven, plot_encoded, plot_seen, plot_taught,
     see_image, spent, teach_neuron
 )
+from .store import Store, its_twin, key
+from .experiments import by_steps, seeds, table
+from .studies import base_for, economy, strengths
 from .conversion import convert, convertible
 from .stdp import DiehlCook, compete, plot_winners
 
@@ -60,7 +67,7 @@ def menu(
     label:str, # what it sets
     options    # names to choose from
 )->W.Widget:   # a `Dropdown`
-    "A menu of which the first option is chosen."
+    "A menu, at first with its first option chosen."
     return W.Dropdown(options=list(options), description=label, style=_named, layout=dict(width='200px'))
 
 # %% ../nbs/doors/15_explorers.ipynb #f1bf5959
@@ -92,9 +99,10 @@ class Explorer(W.VBox):
     size = 8,2.4 # of the picture, inches
     note = ''    # what shading, bars and lines mean
     room = {}    # the least that axes show, see `hold`
-    anew = ()    # controls that show something else, beside which no earlier curve belongs
+    other = ()   # controls that show something else, beside which no earlier curve belongs
     quiet = ()   # controls that only choose how much of it is shown
     played = None # the control that a play button moves, if there is one
+    drawing = '' # the text of a pad, if there is one
 
     def __init__(self,
         controls:dict, # name: widget with a `value`
@@ -157,7 +165,7 @@ def recall(self:Explorer,
     owner = change['owner'] if change else None
     name = next((k for k,c in self.controls.items() if c is owner), None)
     if name is None: self.limits = dict(self.room)
-    if name is None or name in self.anew: self.start = self.touched = None
+    if name is None or name in self.other: self.start = self.touched = None
     elif name!=self.touched and name not in self.quiet: self.touched,self.start = name,(self.values, self.seen)
     def loud(o): return {k: v for k,v in o.items() if k not in self.quiet}
     moved_away = self.start and loud(self.start[0])!=loud(values)
@@ -165,7 +173,7 @@ def recall(self:Explorer,
 
 @patch
 def hold(self:Explorer, fig:Figure):
-    "Keep the axes of `fig`, but for pictures and rasters, at least as wide as they have been."
+    "Keep the axes of `fig` at least as wide as they have been, except those of pictures and rasters."
     axes = [(i, ax) for i,ax in enumerate(fig.axes) if ax.axison and not ax.images]
     for (i,ax),k in product(axes, 'xy'):
         low,high = getattr(ax, f'get_{k}lim')()
@@ -177,11 +185,13 @@ def hold(self:Explorer, fig:Figure):
         getattr(ax, f'set_{k}lim')(limits)
 
 # %% ../nbs/doors/15_explorers.ipynb #0b1ecd23
-_words = '<div style="display:flex;flex-wrap:wrap;column-gap:2em;line-height:1.6;align-items:baseline">{}</div>'
+# A program that watches the page, as a test does, sees by data-drawn which drawing has been read
+_words = '''<div data-drawn="{}" style="display:flex;flex-wrap:wrap;column-gap:2em;line-height:1.6">
+    <span style="font-size:1.3em">{}</span>{}</div>'''
 
 @patch
 def draw(self:Explorer, change=None):
-    "Look, paint and tell anew."
+    "Look, paint and tell."
     if self.held: return
     values = {k: c.value for k,c in self.controls.items()}
     self.recall(change, values)
@@ -191,8 +201,8 @@ def draw(self:Explorer, change=None):
     self.hold(fig)
     self.picture.value = png(fig)
     self.numbers = self.tell(self.seen)
-    told = [f'<span>{k}: <b>{v}</b></span>' for k,v in self.numbers.items()]
-    self.words.value = _words.format(' '.join([told[0].replace('<span', '<span style="font-size:1.3em"'), *told[1:]]))
+    first,*told = (f'{k}: <b>{v}</b>' for k,v in self.numbers.items())
+    self.words.value = _words.format(sum(map(ord, self.drawing)), first, ' '.join(f'<span>{o}</span>' for o in told))
     for k,c in self.controls.items(): c.disabled = k in self.idle(**values)
 
 # %% ../nbs/doors/15_explorers.ipynb #2d4b8036
@@ -233,9 +243,9 @@ def sample_digits(
 # %% ../nbs/doors/15_explorers.ipynb #0b1ecd24
 class EncoderExplorer(Explorer):
     "An image, its spike train, and how well it can be read back."
-    note = '''Each row of ticks is a pixel of the image. Grey curve: the error before you moved this control. Press the
-    triangle to see the spikes arrive step by step.'''
-    anew,played = ('digit', 'example'),'num_steps'
+    note = '''Each row of ticks is a pixel of the image. Grey curve: the error before you moved this control.
+    Press the triangle to see the spikes arrive step by step.'''
+    other,played = ('digit', 'example'),'num_steps'
     def __init__(self,
         **values # of the controls at first: digit, example, code, num_steps, seed
     ):
@@ -267,8 +277,8 @@ drives = dict(
 class NeuronExplorer(Explorer):
     "A neuron under a current: its membrane, its spikes, and where it stands on its f-I curve."
     size = 8,3
-    note = '''Red ticks: spikes. Dashed line: the threshold. Red dot: this neuron on its f-I curve. Grey: as it was before you
-    moved this control. Dots on the curve are simulated.'''
+    note = '''Red ticks: spikes. Dashed line: the threshold. Red dot: this neuron on its f-I curve. Small dots:
+    the curve as simulated. Grey: as it was before you moved this control.'''
     room = {(0, 'y'): (-.5, 4), (1, 'y'): (-.6, 1.6), (2, 'x'): (0, 5), (2, 'y'): (0, 160)}
     def __init__(self,
         **values # of the controls: drive, amplitude (µA), on (ms), resistance (kΩ), capacitance (µF), ...
@@ -299,8 +309,9 @@ class NeuronExplorer(Explorer):
 class GradientExplorer(Explorer):
     "What spike-BP and another rule tell the inputs of a neuron, and what a step against each does to the error."
     size = 8,4.2
-    note = '''Shaded: the steps between two spikes. Spike-BP gives all steps of a window the same gradient, and none after the
-    last spike. Bars: what each rule would change about a weight. Grey: as it was before you moved this control.'''
+    note = '''Shaded: the steps between two spikes. Spike-BP gives all steps of a window the same gradient, and
+    none after the last spike. Bars: what each rule would change about a weight. Grey: as it was before
+    you moved this control.'''
     def __init__(self,
         **values # of the controls at first: rule, leak, threshold, rate, target, step, seed
     ):
@@ -324,22 +335,21 @@ class GradientExplorer(Explorer):
         return told
 
 # %% ../nbs/doors/15_explorers.ipynb #725a0b39
-canvas = '''
-<canvas width="400" height="400" tabindex="0" role="img" aria-label="Pad: draw a digit with mouse, pen or finger"
- style="width:180px;height:180px;background:black;cursor:crosshair;touch-action:none;display:block"
- onpointerdown="
+pen_down = '''
    if (event.button || this.pen != null) return;
    this.pen = event.pointerId;
    this.setPointerCapture(this.pen);
    this.strokes = [...(this.strokes || []), []];
-   this.onpointermove(event)"
- onpointermove="
+   this.onpointermove(event)'''
+pen_move = '''
    if (this.pen == null || event.pointerId != this.pen) return;
    const box = this.getBoundingClientRect();
    const at = [(event.clientX-box.left)/box.width, (event.clientY-box.top)/box.height];
    this.strokes.at(-1).push(at.map(o => Math.round(1000*Math.min(1, Math.max(0, o)))));
-   this.onchange()"
- onchange="
+   this.onchange()'''
+
+# %% ../nbs/doors/15_explorers.ipynb #0b1ecd3a
+redraw = '''
    const g = this.getContext('2d'), k = this.width/1000;
    g.clearRect(0, 0, this.width, this.height);
    [g.lineWidth, g.lineCap, g.lineJoin, g.strokeStyle] = [24, 'round', 'round', 'white'];
@@ -347,15 +357,21 @@ canvas = '''
      g.beginPath();
      g.moveTo(k*s[0][0], k*s[0][1]);
      for (const p of s) g.lineTo(k*p[0]+.01, k*p[1]);
-     g.stroke() }"
- onpointerup="
+     g.stroke() }'''
+pen_up = '''
    if (event && event.pointerId != this.pen) return;
    this.pen = null;
    this.onchange();
    const f = this.closest('.snnkit-pad').querySelector('input');
    f.value = this.strokes.map(s => s.map(p => p.join(',')).join(' ')).join(';');
-   for (const e of ['input', 'change']) f.dispatchEvent(new Event(e, {bubbles: true}))"
- onpointercancel="this.onpointerup(event)"></canvas>'''
+   for (const e of ['input', 'change']) f.dispatchEvent(new Event(e, {bubbles: true}))'''
+
+# %% ../nbs/doors/15_explorers.ipynb #0b1ecd3b
+canvas = f'''
+<canvas width="400" height="400" tabindex="0" role="img" aria-label="Pad: draw a digit with mouse, pen or finger"
+ style="width:180px;height:180px;background:black;cursor:crosshair;touch-action:none;display:block"
+ onpointerdown="{pen_down}" onpointermove="{pen_move}" onchange="{redraw}"
+ onpointerup="{pen_up}" onpointercancel="this.onpointerup(event)"></canvas>'''
 
 # %% ../nbs/doors/15_explorers.ipynb #0b1ecd10
 def button(
@@ -481,7 +497,7 @@ styles = {
 # %% ../nbs/doors/15_explorers.ipynb #0b1ecd02
 class DigitExplorer(Explorer):
     "A network looks at a digit of the menu, or at one drawn on the pad, whichever was touched last."
-    anew = 'source','digit','example'
+    other = 'source','digit','example'
     def __init__(self,
         controls:dict, # more of them, see `Explorer`
         **values       # of all controls at first
@@ -502,18 +518,21 @@ class DigitExplorer(Explorer):
         idle = dict(source=not self.pad.field.value, seed=not intensity)
         return {k for k,o in idle.items() if o}
 
-    def draw(self, change=None):
-        "Look, paint and tell anew."
-        if not change: self.known = None
-        if change and not self.held:
-            touchable = *self.controls.items(),('drawing', self.pad.field)
-            touched = next((k for k,o in touchable if o is change['owner']), None)
-            source = self.controls['source']
-            self.held = True
-            if touched=='drawing': source.value = 'drawing'
-            elif touched in ('digit', 'example'): source.value = 'digit'
-            self.held = False
-        super().draw(change)
+# %% ../nbs/doors/15_explorers.ipynb #0b1ecd39
+@patch
+def draw(self:DigitExplorer, change=None):
+    "Look, paint and tell, at what was touched last."
+    self.drawing = self.pad.field.value
+    if not change: self.known = None
+    if change and not self.held:
+        touchable = *self.controls.items(),('drawing', self.pad.field)
+        touched = next((k for k,o in touchable if o is change['owner']), None)
+        source = self.controls['source']
+        self.held = True
+        if touched=='drawing': source.value = 'drawing'
+        elif touched in ('digit', 'example'): source.value = 'digit'
+        self.held = False
+    Explorer.draw(self, change)
 
 # %% ../nbs/doors/15_explorers.ipynb #c7af508e
 def first_of(
@@ -530,8 +549,9 @@ def first_of(
 class NetworkExplorer(DigitExplorer):
     "A trained network and its twin look at a digit: spikes of all layers, scores over time, and what was spent."
     size = 8,3.6
-    note = '''Ticks: spikes of thirty neurons of each layer, chosen by lot from those that fire. Dashed line: from here on the
-    answer stays. Grey curve: the leading score before you moved this slider. Press the triangle to go step by step.'''
+    note = '''Ticks: spikes of thirty neurons of each layer, chosen by lot from those that fire. Dashed line: from
+    here on the answer stays. Grey curve: the leading score before you moved this slider. Press the
+    triangle to go step by step.'''
     quiet,played = ('moment',),'moment'
     def __init__(self,
         model=None, # a spiking network for grey images of 28 x 28; the LeNet that comes with the package if None
@@ -582,7 +602,7 @@ def idle(self:NetworkExplorer, **values):
 # %% ../nbs/doors/15_explorers.ipynb #2d235bbf
 @patch
 def look(self:NetworkExplorer, source, digit, example, moment=None, intensity=1., seed=0, **how):
-    "The digit, or the drawing, as the network and its twin see it, whatever the moment that is shown."
+    "The digit, or the drawing, as the network and its twin see it; the same at each `moment`."
     key = source,digit,example,intensity,seed,*how.values(),self.pad.field.value
     if self.known and self.known[0]==key: return self.known[1]
     x = self.chosen(source, digit, example)
@@ -628,8 +648,8 @@ class ConversionExplorer(NetworkExplorer):
 class FieldsExplorer(DigitExplorer):
     "Neurons that learned without labels compete for a digit: who fires, and what each of them has learned."
     size = 8,2.6
-    note = '''Black bars: spikes of neurons that learned the class that answers. Grey bars: of other classes. Below each bar: the
-    pattern that the neuron has learned, and its class.'''
+    note = '''Black bars: spikes of neurons that learned the class that answers. Grey bars: of other classes.
+    Below each bar: the pattern that the neuron has learned, and its class.'''
     def __init__(self,
         model=None, # a `DiehlCook` with labels, for images of 28 x 28; the one that comes with the package if None
         **values    # of the controls at first: source, digit, example, intensity, seed
@@ -649,6 +669,115 @@ class FieldsExplorer(DigitExplorer):
         mine = int(n.counts[n.labels==n.answer].sum())
         told = {'answer': answer, 'neurons that fire': f'{int((n.counts>0).sum())} of {len(n.counts)}'}
         return told | {'spikes': f'{int(n.counts.sum())}, {mine} of them by neurons of that class'}
+
+# %% ../nbs/doors/15_explorers.ipynb #0b1ecd31
+@cache
+def stored_economy(
+    data:str # 'MNIST', 'FashionMNIST' or 'CIFAR10-JPEG'
+)->pd.DataFrame: # a row a network, penalty and T: test (%), its interval, energy (µJ); the twin has T 0
+    "Accuracy and energy of the lesson's networks, from the store; raises ValueError if a record is missing."
+    base,kept,rows = base_for(data, epochs=4),Store().read(),{}
+    for penalty in strengths:
+        snn = economy(base, penalty)['converted']
+        for name,c in (('SNN', snn), ('twin', replace(snn, **its_twin(snn)))):
+            records = [kept.get(key(o)) for o in seeds([c], (42, 43, 44))]
+            need(all(records), f'the store has no {name} of {data} with penalty {penalty}',
+                 'there must be a record for each seed', 'Run the lesson economy.ipynb.')
+            t = by_steps(records, 'once') if name=='SNN' else table(records, count='once').set_index([[0]])
+            for T,row in t.iterrows(): rows[name, penalty, T] = row[['test (%)', 'low', 'high', 'energy (µJ)']]
+    return pd.DataFrame(rows).T.astype(float).rename_axis(['network', 'penalty', 'T'])
+
+# %% ../nbs/doors/15_explorers.ipynb #0b1ecd33
+class Spent(NamedTuple):
+    "Networks of a data set, and the two that are chosen."
+    every:pd.DataFrame # what `stored_economy` gives
+    snn:tuple          # the row of the spiking network: network, penalty and T
+    twin:tuple         # the row of its twin
+
+# %% ../nbs/doors/15_explorers.ipynb #0b1ecd38
+_energy,_right = 'energy (µJ)','test (%)'
+
+def log_axes(
+    *axs # matplotlib axes with logarithmic scales
+):
+    "Ticks that one can read."
+    for ax in axs:
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter='{x:g}', minor_locator=NullLocator())
+
+# %% ../nbs/doors/15_explorers.ipynb #0b1ecd3e
+def draw_costs(
+    ax,               # matplotlib axes
+    n:Spent,          # what there is to see
+    before:Spent=None # what was seen before; its dots are drawn in grey
+):
+    "Error against energy: a line through the penalties for each number of steps, and the chosen networks as dots."
+    lines = {(k, T): o for k,every in n.every.groupby(level='network') for T,o in every.groupby(level='T')}
+    colours = dict(SNN='C0', twin='C3')
+    for (k,_),o in lines.items(): ax.plot(o[_energy], 100-o[_right], '.-', color=colours[k], lw=.8, alpha=.4)
+    if before is not None and before.every is n.every:
+        at = n.every.loc[[before.snn, before.twin]]
+        ax.plot(at[_energy], 100-at[_right], 'o', ms=11, color='.75')
+    for o in (n.snn, n.twin):
+        r = n.every.loc[o]
+        reach = [r.high-r[_right]],[r[_right]-r.low]
+        ax.errorbar(r[_energy], 100-r[_right], reach, fmt='o', ms=8, capsize=3, lw=1, color=colours[o[0]])
+    ax.set(xscale='log', yscale='log', xlabel='compute energy of an image (µJ at 45 nm)', ylabel='test error (%)')
+    ax.set_ylim((100-n.every[_right].max())/1.4, (100-n.every[_right].min())*1.6)
+    log_axes(ax)
+    for (k,T),o in lines.items(): # at the cheaper end, where the lines lie apart
+        name,place = ('twin', (-6, -11)) if k=='twin' else (f'{T} step' + 's'*(T>1), (5, 4))
+        end = o.sort_values(_energy).iloc[0]
+        ax.annotate(name, (end[_energy], 100-end[_right]), place, textcoords='offset points', color=colours[k])
+
+# %% ../nbs/doors/15_explorers.ipynb #0b1ecd34
+def draw_steps(
+    ax,     # matplotlib axes
+    n:Spent # what there is to see
+):
+    "Error against the number of steps, beside the twin's."
+    steps,twin = 100-n.every.loc['SNN'].loc[n.snn[1], _right],100-n.every.loc[n.twin, _right]
+    ax.plot(steps.index, steps, 'o-', color='C0', lw=1, ms=4)
+    ax.plot(n.snn[2], steps[n.snn[2]], 'o', color='C0', ms=8)
+    ax.axhline(twin, color='C3', ls='--', lw=1)
+    ax.annotate('twin', (1, twin), xytext=(0, -6), textcoords='offset points', va='top', color='C3')
+    ax.set(xscale='log', yscale='log', xlabel='time steps')
+    log_axes(ax)
+    ax.set_xticks(steps.index)
+
+# %% ../nbs/doors/15_explorers.ipynb #0b1ecd35
+class EconomyExplorer(Explorer):
+    "Error against energy of networks that were asked for few operations, each beside its twin."
+    size = 8,3.2
+    note = '''Large dots: the two networks you chose, with the interval of three seeds. Small dots on a line: the
+    five penalties, a line for each number of steps. Red: the twin, which has no time steps. Grey dots:
+    your choice before.'''
+    other = 'data',
+    def __init__(self,
+        **values # of the controls at first: data, num_steps, penalty
+    ):
+        def choice(label, options, value):
+            return W.SelectionSlider(options=options, value=value, description=label, style=_named, layout=_wide)
+        data = menu('images', ('MNIST', 'FashionMNIST', 'CIFAR10-JPEG'))
+        super().__init__(dict(data=data, num_steps=choice('time steps', (1, 2, 4, 8), 4),
+                              penalty=choice('penalty', strengths, .1)), **values)
+
+    def look(self, data, num_steps, penalty):
+        return Spent(stored_economy(data), ('SNN', penalty, num_steps), ('twin', penalty, 0))
+
+    def paint(self, seen, fig):
+        place = dict(left=.09, right=.94, top=.96, bottom=.16, wspace=.25)
+        costs,steps = fig.subplots(1, 2, width_ratios=(1.7, 1), gridspec_kw=place)
+        draw_costs(costs, seen, self.before)
+        draw_steps(steps, seen)
+        steps.set_ylim(costs.get_ylim())
+        finish(fig)
+
+    def tell(self, n):
+        snn,twin = n.every.loc[n.snn],n.every.loc[n.twin]
+        told = {k: f'{o[_right]:.1f} % at {o[_energy]:.2g} µJ' for k,o in (('SNN', snn), ('twin', twin))}
+        points,times = snn[_right]-twin[_right],snn[_energy]/twin[_energy]
+        return told | {'the SNN against its twin': f'{points:+.1f} points, {times:.2f} times the energy'}
 
 # %% ../nbs/doors/15_explorers.ipynb #2d05b6e5
 def redraw_times(

@@ -4,11 +4,11 @@ import ipywidgets as W
 import pytest,torch
 from PIL import Image
 from snnkit.explorers import (
-    ConversionExplorer, EncoderExplorer, FieldsExplorer, GradientExplorer, NetworkExplorer, NeuronExplorer, as_mnist,
-    handwriting, sample_digits, strokes_of, styles)
+    ConversionExplorer, EconomyExplorer, EncoderExplorer, FieldsExplorer, GradientExplorer, NetworkExplorer,
+    NeuronExplorer, as_mnist, handwriting, sample_digits, strokes_of, styles)
 
 digit_kinds = NetworkExplorer,ConversionExplorer,FieldsExplorer # which have a pad
-kinds = EncoderExplorer,NeuronExplorer,GradientExplorer,*digit_kinds
+kinds = EncoderExplorer,NeuronExplorer,GradientExplorer,*digit_kinds,EconomyExplorer
 moves = { # control: another value at which the picture must be another one
     EncoderExplorer: dict(digit='8', example=7, code='direct', num_steps=40, seed=5),
     NeuronExplorer: dict(
@@ -16,7 +16,8 @@ moves = { # control: another value at which the picture must be another one
     GradientExplorer: dict(rule='rectangle', leak=.6, threshold=.5, rate=.25, target=.9, step=1.5, seed=7),
     NetworkExplorer: dict(digit='8', example=7, num_steps=9, moment=5, intensity=.5, threshold=1.4, seed=5),
     ConversionExplorer: dict(digit='8', example=7, num_steps=3, moment=2, intensity=.5),
-    FieldsExplorer: dict(digit='8', example=7, intensity=.5, seed=5)}
+    FieldsExplorer: dict(digit='8', example=7, intensity=.5, seed=5),
+    EconomyExplorer: dict(data='CIFAR10-JPEG', num_steps=1, penalty=1.)}
 cases = [(k, c, v) for k,m in moves.items() for c,v in m.items()]
 
 @pytest.fixture(scope='module')
@@ -38,7 +39,7 @@ def test_control(explorers, kind, control, value):
     assert e.picture.value != picture
     assert Image.open(io.BytesIO(e.picture.value)).size == tuple(int(125*o) for o in e.size)
     assert e.words.value != words or control in ('digit', 'code', 'dt', 'moment') # which may leave all numbers alone
-    assert (e.before is not None) == (control not in (*kind.anew, *kind.quiet))
+    assert (e.before is not None) == (control not in (*kind.other, *kind.quiet))
     assert not c.disabled
     e.set(**{control: old})
     assert (e.picture.value, e.words.value) == (picture, words) # nothing is left of what was shown in between
@@ -71,10 +72,23 @@ def test_what_has_no_effect_is_greyed(kind, values, control):
     "And moving it all the same changes nothing"
     e = kind(**values)
     c = e.controls[control]
-    assert [k for k,o in e.controls.items() if o.disabled and k!='source'] == [control]*(control!='source') and c.disabled
+    grey = {k for k,o in e.controls.items() if o.disabled}
+    assert control in grey and grey <= {control, 'source'}
     picture = e.picture.value
     e.set(**{control: dict(seed=77, on=(10., 95.), source='drawing')[control]})
     assert e.picture.value == picture
+
+def test_economy_shows_what_the_store_holds():
+    "The same numbers as the lesson, which counts an image that stays the same once"
+    from snnkit.experiments import Store,key,seeds
+    from snnkit.studies import base_for,economy
+    e,kept = EconomyExplorer(data='FashionMNIST', num_steps=8, penalty=.3),Store().read()
+    c = economy(base_for('FashionMNIST', epochs=4), .3)['converted']
+    records = [kept[key(o)] for o in seeds([c], (42, 43, 44))]
+    right = sum(100*r['test_accuracy'] for r in records)/3
+    assert e.seen.every.loc[e.seen.snn, 'test (%)'] == pytest.approx(right)
+    assert e.numbers['SNN'].startswith(f'{right:.1f} %')
+    assert {n for n,_,_ in e.seen.every.index} == {'SNN', 'twin'} and len(e.seen.every) == 5*(4+1)
 
 def test_moment_follows_the_number_of_steps():
     e = NetworkExplorer(digit='5')
