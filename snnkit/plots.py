@@ -82,8 +82,10 @@ def label_ends(
         ax.set_xlim(left, right+min(1, share)*(right-left))
     low,high = ax.get_ylim()
     gap = 1.15*font_size*(high-low)/(72*box.height/ax.figure.dpi)
-    for (name,x,_,colour),y in zip(ends, spread([o[2] for o in ends], gap)):
-        ax.annotate(name, (x, y), xytext=(5, 0), textcoords='offset points', va='center', color=colour,
+    at = spread([o[2] for o in ends], gap)
+    shift = max(0, low-min(at)) or min(0, high-max(at)) # none leaves the axes
+    for (name,x,_,colour),y in zip(ends, at):
+        ax.annotate(name, (x, y+shift), xytext=(5, 0), textcoords='offset points', va='center', color=colour,
                     fontsize=font_size, annotation_clip=False)
 
 # %% ../nbs/experiment/09_plots.ipynb #fcee263f

@@ -295,7 +295,7 @@ def test_explorers_fit_the_page(playing, width, tmp_path):
     "No picture is cut, nothing scrolls, and a pad stands beside its picture, with the answer above"
     page,_ = playing
     page.set_viewport_size(dict(width=width, height=800))
-    for k in sliders:
+    for k in (*sliders, 'TrainExplorer'):
         e = Shown(page, k)
         assert is_whole(e, width), f'the picture of {k} is cut at a width of {width}'
         assert e.at.evaluate(scrolled) == [], f'{k} scrolls at a width of {width}'
@@ -325,6 +325,25 @@ def test_play_shows_step_by_step(playing, kind, label):
     e.changes(lambda: None) # and goes on
     button.click()
     assert value.inner_text() != old
+
+def test_a_network_learns_on_the_page(playing):
+    "And its sliders answer meanwhile; after a pause nothing moves"
+    page,_ = playing
+    e = Shown(page, 'TrainExplorer')
+    seen = lambda: int(re.search(r'after ([\d,]+) images', e.at.inner_text())[1].replace(',', ''))
+    assert seen() == 0
+    e.changes(lambda: e.press('start'))
+    e.changes(lambda: None)
+    e.handle('leak').focus()
+    e.changes(lambda: page.keyboard.press('ArrowLeft'))
+    e.press('pause')
+    e.at.locator('button', has_text='start').wait_for(timeout=10_000)
+    page.wait_for_timeout(500)
+    assert 0 < (n := seen()) < 6400
+    page.wait_for_timeout(500)
+    assert seen() == n
+    e.press('reset')
+    e.at.get_by_text('after 0 images').wait_for(timeout=10_000)
 
 def test_pad_takes_clicks_fingers_and_undo(playing):
     page,_ = playing

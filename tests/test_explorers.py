@@ -1,11 +1,11 @@
 "Every control of every explorer, without a browser: a value goes in, a picture and its numbers come out."
-import io
+import io,time
 import ipywidgets as W
 import pytest,torch
 from PIL import Image
 from snnkit.explorers import (
     ConversionExplorer, EconomyExplorer, EncoderExplorer, FieldsExplorer, GradientExplorer, NetworkExplorer,
-    NeuronExplorer, as_mnist, handwriting, sample_digits, strokes_of, styles)
+    NeuronExplorer, TrainExplorer, as_mnist, handwriting, sample_digits, strokes_of, styles)
 
 digit_kinds = NetworkExplorer,ConversionExplorer,FieldsExplorer # which have a pad
 kinds = EncoderExplorer,NeuronExplorer,GradientExplorer,*digit_kinds,EconomyExplorer
@@ -89,6 +89,66 @@ def test_economy_shows_what_the_store_holds():
     assert e.seen.every.loc[e.seen.snn, 'test (%)'] == pytest.approx(right)
     assert e.numbers['SNN'].startswith(f'{right:.1f} %')
     assert {n for n,_,_ in e.seen.every.index} == {'SNN', 'twin'} and len(e.seen.every) == 5*(4+1)
+
+@pytest.fixture
+def student():
+    e = TrainExplorer()
+    yield e
+    e.close()
+    if e.thread: e.thread.join(20)
+
+def test_a_network_learns_while_other_explorers_answer(student, explorers):
+    student.go.value = True
+    encoder,start = explorers[EncoderExplorer],time.monotonic()
+    encoder.set(num_steps=10)
+    while len(student.seen.images) < 3 and time.monotonic()-start < 60: encoder.controls['num_steps'].value ^= 1
+    student.go.value = False
+    student.thread.join(20)
+    assert len(student.seen.images) >= 3 and student.go.description == 'start' and not student.thread.is_alive()
+    images = student.seen.images[-1]
+    assert images == student.learner.seen and f'{images:,} images' in student.numbers['right']
+
+def test_each_knob_of_a_learning_network_turns(student):
+    before = None
+    for k in ('leak', 'threshold', 'rule', 'norm', 'readout'):
+        c = student.controls[k]
+        for v in getattr(c, 'options', (c.min, c.max) if k in ('leak', 'threshold') else ()):
+            c.value = v
+            student.learn(1)
+            assert student.picture.value != before
+            before = student.picture.value
+        student.set(**{k: dict(leak=.99, threshold=1., rule='spike_bp', norm='none', readout=1.)[k]})
+
+def test_a_high_threshold_kills_a_layer_and_a_low_one_revives_it(student):
+    student.learn(3)
+    student.set(threshold=5.)
+    student.learn(1)
+    dead = student.seen.dead[-1]
+    student.set(threshold=.2)
+    student.learn(1)
+    assert dead['lif3'] > student.seen.dead[-1]['lif3']
+
+def test_an_error_while_learning_is_shown(student):
+    def fail(): raise RuntimeError('no <memory>')
+    student.learner.learn = fail
+    student.go.value = True
+    student.thread.join(20)
+    assert 'Stopped: no &lt;memory&gt;' in student.words.value and not student.go.value
+
+def test_closing_stops_learning():
+    e = TrainExplorer()
+    e.go.value = True
+    e.close()
+    e.thread.join(20)
+    assert not e.thread.is_alive()
+
+def test_the_same_seed_learns_the_same():
+    courses = []
+    for _ in range(2):
+        e = TrainExplorer()
+        e.learn(3)
+        courses.append(e.seen)
+    assert courses[0] == courses[1]
 
 def test_moment_follows_the_number_of_steps():
     e = NetworkExplorer(digit='5')
