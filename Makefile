@@ -34,8 +34,8 @@ help: ## List these commands
 run: .venv/run.stamp ## Train a spiking LeNet and its ANN twin on the embedded digits, compare them in a table and in pictures (out/)
 	$(bin)/snnkit-compare --data digits --out out --resume $(ARGS)
 
-play: .venv/lab.stamp ## Open the explorers in JupyterLab: sliders for the encoder, the neuron, the gradient and a trained network
-	$(bin)/jupyter lab nbs/play.ipynb $(ARGS)
+play: .venv/lab.stamp ## Open the explorers in JupyterLab: sliders for the encoder, the neuron, the gradient and trained networks
+	$(py) tools/play.py $(ARGS)
 
 test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks, README, prose, docs, tests
 	$(py) tools/sync.py

@@ -1,10 +1,11 @@
 "The notebooks in a real JupyterLab, driven through Chromium."
-import json,os,secrets,shutil,socket,subprocess,sys,time
+import json,os,re,secrets,shutil,socket,subprocess,sys,time
 from urllib.error import HTTPError,URLError
 from urllib.request import urlopen
 import pytest
-from fastcore.nbio import mk_cell,new_nb,write_nb
-from common import project_copy,share_kernels
+from fastcore.nbio import mk_cell,new_nb,read_nb,write_nb
+from common import files,project_copy,share_kernels
+from snnkit.explorers import NetworkExplorer,as_mnist,handwriting,strokes_of,styles
 
 pytestmark = pytest.mark.browser
 flags = '''--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
@@ -167,6 +168,53 @@ def test_lesson_runs(lab):
         assert all(0<=b['x'] and b['x']+b['width']<=width for b in boxes), f'a picture is cut at a width of {width}'
         lab.picture(page, f'lesson-{width}')
 
+@pytest.fixture(scope='module')
+def playing(env, home, browser):
+    "A page that `make play` has opened in a copy of the project, once its explorers are there; and the copy's files"
+    port,token = free_port(),secrets.token_urlsafe()
+    args = ['--no-browser', f'--port={port}', '--ServerApp.port_retries=0', '--allow-root']
+    with project_copy() as d, open(home/'play.log', 'w') as log:
+        share_kernels(d/'snnkit')
+        before = files(d, *folders)
+        cmd = [sys.executable, str(d/'tools/play.py'), *args, '--LabApp.expose_app_in_browser=True']
+        own = {'PYTHONPATH': str(d), 'JUPYTER_TOKEN': token}
+        start = time.monotonic()
+        p = subprocess.Popen(cmd, env=env | own, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            wait_for(f'http://127.0.0.1:{port}', p, home/'play.log')
+            page = browser.new_context(viewport=dict(width=1280, height=800), has_touch=True).new_page()
+            page.goto(f'http://127.0.0.1:{port}/?token={token}')
+            page.locator('img.widget-image').first.wait_for(timeout=60_000)
+            first = time.monotonic()-start
+            top = page.locator('.EncoderExplorer .noUi-handle').first.bounding_box()
+            page.wait_for_selector('#loading', state='detached', timeout=120_000)
+            yield page,dict(files=(d, before), seconds=first, top=top)
+        finally:
+            p.terminate()
+            try: p.wait(20)
+            except subprocess.TimeoutExpired: p.kill()
+
+folders = 'nbs','tools','snnkit','results'
+drawn = """o => o.querySelector('[data-drawn]').dataset.drawn ==
+    [...o.querySelector('.snnkit-pad input').value].reduce((sum, c) => sum+c.charCodeAt(0), 0)"""
+code_seen = """[...document.querySelectorAll('.jp-InputArea, .jp-Placeholder, .jp-InputPrompt')]
+    .filter(o => o.offsetParent && !o.closest('.jp-MarkdownCell')).length"""
+failed = """[...jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type == 'code')
+    .flatMap(c => c.outputs.toJSON()).filter(o => o.output_type == 'error')"""
+
+def test_play_opens_a_page_without_code(playing):
+    "And leaves the project as it was, but for a folder that git ignores"
+    page,info = playing
+    assert info['seconds'] < 60 and info['top']['y'] < 600
+    assert page.evaluate(code_seen) == 0 and page.evaluate(failed) == []
+    words = page.locator('.jp-Notebook').inner_text()
+    assert not re.search(r'import |snnkit|Explorer\(|Run [aA]ll', words)
+    d,before = info['files']
+    after = files(d, *folders)
+    assert {k for k in before | after if before.get(k) != after.get(k) and '__pycache__' not in k} == set()
+    links = re.findall(r'\]\((\S+\.ipynb)\)', ''.join(o.source for o in read_nb(d/'out/play/play.ipynb').cells))
+    assert links and all((d/'out/play'/o).exists() for o in links)
+
 class Shown:
     "An explorer on a page"
     def __init__(self, page, kind): self.page,self.at = page,page.locator(f'.{kind}').first
@@ -179,9 +227,9 @@ class Shown:
         is_new = '([o, old]) => o.src != old && o.naturalWidth > 0'
         self.page.wait_for_function(is_new, arg=[picture, old], timeout=10_000)
 
-    def handle(self, label):
-        slider = self.at.locator('.widget-slider').filter(has_text=label)
-        return slider.locator('.noUi-handle').first
+    def slider(self, label): return self.at.locator('.widget-slider').filter(has_text=label).first
+
+    def handle(self, label): return self.slider(label).locator('.noUi-handle').first
 
     def drag(self, label, by):
         self.handle(label).scroll_into_view_if_needed()
@@ -192,20 +240,44 @@ class Shown:
         self.page.mouse.move(x+by, y, steps=3)
         self.page.mouse.up()
 
-    def draw(self, *points):
-        "Move the pen over the pad, in its pixels"
+    def draw(self, strokes):
+        "Move the mouse over the pad, whose sides count 1000"
         pad = self.at.locator('canvas')
         pad.scroll_into_view_if_needed()
         box = pad.bounding_box()
-        where = [(box['x']+6*x, box['y']+6*y) for x,y in points]
-        self.page.mouse.move(*where[0])
-        self.page.mouse.down()
-        for o in where[1:]: self.page.mouse.move(*o, steps=8)
-        self.page.mouse.up()
+        mouse,side = self.page.mouse,box['width']/1000
+        for stroke in strokes:
+            where = [(box['x']+side*x, box['y']+side*y) for x,y in stroke.tolist()]
+            mouse.move(*where[0])
+            mouse.down()
+            for o in where[1:]: mouse.move(*o)
+            mouse.up()
+
+    def press(self, name): self.at.locator('button', has_text=name).click()
+
+    def rest(self):
+        "Return when all that was drawn on the pad has been read"
+        self.page.wait_for_function(drawn, arg=self.at.element_handle(), timeout=20_000)
+
+    @property
+    def text(self): return self.at.locator('.snnkit-pad input').input_value()
+
+    @property
+    def answer(self): return re.search(r'answer: (\w+)', self.at.inner_text())[1]
 
 sliders = dict(EncoderExplorer='time steps', NeuronExplorer='threshold', GradientExplorer='leak',
-               NetworkExplorer='intensity', ConversionExplorer='time steps', FieldsExplorer='intensity')
-readers = dict(NetworkExplorer='answer: {},', ConversionExplorer='answer: {},', FieldsExplorer='answer: {}')
+               NetworkExplorer='intensity', ConversionExplorer='time steps', FieldsExplorer='intensity',
+               EconomyExplorer='time steps')
+pads = 'NetworkExplorer','ConversionExplorer','FieldsExplorer'
+
+@pytest.mark.parametrize('kind', sliders)
+def test_sliders_move_the_picture(playing, kind):
+    page,_ = playing
+    e = Shown(page, kind)
+    label = sliders[kind]
+    e.handle(label).focus(timeout=20_000)
+    e.changes(lambda: page.keyboard.press('ArrowLeft'))
+    e.changes(lambda: e.drag(label, -40))
 
 def is_whole(e, width):
     "Does the picture of the explorer lie on a page of this width?"
@@ -213,30 +285,116 @@ def is_whole(e, width):
     box = e.at.locator('img.widget-image').bounding_box()
     return 0 <= box['x'] and box['x']+box['width'] <= width
 
-def test_explorers_answer(lab):
-    "On the page to play with, which has nothing else"
-    page = lab.open('play.ipynb', 1280, 900)
-    assert errors(lab.run_all(page)) == []
-    shown = {k: Shown(page, k) for k in sliders}
-    for k,label in sliders.items():
-        e = shown[k]
-        e.handle(label).focus(timeout=20_000)
-        e.changes(lambda: page.keyboard.press('ArrowLeft'))
-        e.changes(lambda: e.drag(label, -40))
-    e = shown['EncoderExplorer']
-    e.changes(lambda: e.at.locator('select').nth(1).select_option('latency'))
-    says = '([o, want]) => o.textContent.includes(want)'
-    for k,answer in readers.items():
-        e = shown[k]
-        e.handle(sliders[k]).focus()
-        e.changes(lambda: page.keyboard.press('End'))
-        for digit,strokes in {1: [(14, 4), (13.5, 24)], 7: [(7, 5), (20, 5), (12, 24)]}.items():
-            e.changes(lambda: e.draw(*strokes))
-            page.wait_for_function(says, arg=[e.at.element_handle(), answer.format(digit)], timeout=10_000)
-            lab.picture(page, f'{k}-drawn-{digit}')
-            e.changes(lambda: e.at.locator('button', has_text='clear').click())
-    for width in (1280, 800):
-        page.set_viewport_size(dict(width=width, height=900))
-        for k,e in shown.items():
-            assert is_whole(e, width), f'the picture of {k} is cut at a width of {width}'
-            lab.picture(page, f'{k}-{width}')
+scrolled = """o => [o, ...o.querySelectorAll('*')].filter(x => {
+    const s = getComputedStyle(x), bar = v => v == 'auto' || v == 'scroll';
+    return x.offsetParent && (bar(s.overflowX) && x.scrollWidth > x.clientWidth+1
+        || bar(s.overflowY) && x.scrollHeight > x.clientHeight+1) }).map(x => x.className)"""
+
+@pytest.mark.parametrize('width', [1280, 800])
+def test_explorers_fit_the_page(playing, width, tmp_path):
+    "No picture is cut, nothing scrolls, and a pad stands beside its picture, with the answer above"
+    page,_ = playing
+    page.set_viewport_size(dict(width=width, height=800))
+    for k in (*sliders, 'TrainExplorer'):
+        e = Shown(page, k)
+        assert is_whole(e, width), f'the picture of {k} is cut at a width of {width}'
+        assert e.at.evaluate(scrolled) == [], f'{k} scrolls at a width of {width}'
+        e.at.screenshot(path=tmp_path/f'{k}-{width}.png')
+        if k not in pads: continue
+        pad,picture = (e.at.locator(o).bounding_box() for o in ('canvas', 'img.widget-image'))
+        assert pad['x']+pad['width'] <= picture['x'] and pad['y'] < picture['y']+picture['height']
+        assert e.at.get_by_text(re.compile('^answer: ')).first.bounding_box()['y'] < picture['y']
+    page.set_viewport_size(dict(width=1280, height=800))
+
+def test_what_has_no_effect_is_grey(playing):
+    page,_ = playing
+    e = Shown(page, 'NeuronExplorer')
+    grey = e.slider('step on').locator('[disabled]')
+    assert grey.count() > 0
+    e.at.locator('select').first.select_option('step')
+    grey.first.wait_for(state='detached', timeout=10_000)
+    assert grey.count() == 0
+
+@pytest.mark.parametrize('kind,label', [('NetworkExplorer', 'shown up to step'), ('EncoderExplorer', 'time steps')])
+def test_play_shows_step_by_step(playing, kind, label):
+    page,_ = playing
+    e = Shown(page, kind)
+    value,button = e.slider(label).locator('.widget-readout'),e.at.locator('.widget-play button').first
+    old = value.inner_text()
+    e.changes(button.click)
+    e.changes(lambda: None) # and goes on
+    button.click()
+    assert value.inner_text() != old
+
+def test_a_network_learns_on_the_page(playing):
+    "And its sliders answer meanwhile; after a pause nothing moves"
+    page,_ = playing
+    e = Shown(page, 'TrainExplorer')
+    seen = lambda: int(re.search(r'after ([\d,]+) images', e.at.inner_text())[1].replace(',', ''))
+    assert seen() == 0
+    e.changes(lambda: e.press('start'))
+    e.changes(lambda: None)
+    e.handle('leak').focus()
+    e.changes(lambda: page.keyboard.press('ArrowLeft'))
+    e.press('pause')
+    e.at.locator('button', has_text='start').wait_for(timeout=10_000)
+    page.wait_for_timeout(500)
+    assert 0 < (n := seen()) < 6400
+    page.wait_for_timeout(500)
+    assert seen() == n
+    e.press('reset')
+    e.at.get_by_text('after 0 images').wait_for(timeout=10_000)
+
+def test_pad_takes_clicks_fingers_and_undo(playing):
+    page,_ = playing
+    e = Shown(page, 'NetworkExplorer')
+    pad = e.at.locator('canvas')
+    pad.scroll_into_view_if_needed()
+    e.changes(lambda: pad.click(position=dict(x=90, y=45)))
+    assert e.text == '500,250'
+    lit = 'o => o.getContext("2d").getImageData(200, 100, 1, 1).data[0]'
+    assert pad.evaluate(lit) == 255 # the dot is seen
+    e.rest()
+    pad.tap(position=dict(x=45, y=135))
+    assert e.text == '500,250;250,750'
+    e.rest()
+    e.press('undo')
+    assert e.text == '500,250'
+    pad.dispatch_event('pointerdown', dict(button=2))
+    assert e.text == '500,250'
+    e.rest()
+    e.changes(lambda: e.press('clear'))
+    assert e.text == '' and pad.evaluate(lit) == 0
+
+@pytest.mark.parametrize('kind', pads)
+def test_drawn_digits_are_read(playing, kind):
+    page,_ = playing
+    e = Shown(page, kind)
+    e.handle(sliders[kind]).focus()
+    page.keyboard.press('End')
+    for digit in '17':
+        e.changes(lambda: e.draw(handwriting[digit]))
+        e.rest()
+        assert e.answer == digit
+        e.press('clear')
+        e.rest()
+
+def test_ten_styles_of_ten_digits(playing):
+    "By mouse, at least nine of ten right in each style; Python alone, given the same strokes, has the same answers"
+    page,_ = playing
+    e,alone,right = Shown(page, 'NetworkExplorer'),NetworkExplorer(),{}
+    alone.pad.write(handwriting['0'])
+    alone.held = True # it looks, and needs no picture
+    for style,write in styles.items():
+        read = {}
+        for digit,o in handwriting.items():
+            e.at.locator('button', has_text='clear').evaluate('o => o.click()')
+            e.draw(write(o))
+            e.rest()
+            drawn,read[digit] = as_mnist(strokes_of(e.text)),e.answer
+            assert (drawn-as_mnist(write(o))).abs().mean() < .02, (style, digit)
+            alone.pad.field.value = e.text
+            assert read[digit] == str(alone.look(**alone.values).answer), (style, digit)
+        print(style, *read.values())
+        right[style] = sum(k == v for k,v in read.items())
+    assert min(right.values()) >= 9, right
