@@ -33,7 +33,7 @@ def friendly()->Iterator: # for a `with` statement
     except (ValueError, OSError, FloatingPointError) as e: raise SystemExit(f'Error: {e}') from e
 
 # %% ../nbs/doors/18_cli.ipynb #41f00003
-_version = Annotated[bool, dict(action='version', version=f'snnkit {__version__}')]
+version_option = Annotated[bool, dict(action='version', version=f'snnkit {__version__}')]
 
 def settings(
     data:str=None,        # digits, MNIST, FashionMNIST, CIFAR10, CIFAR10-JPEG, or a folder or archive of class folders
@@ -55,7 +55,7 @@ def settings(
     batch_size:int=None,  # images a step; 32 if not given
     lr:float=None,        # learning rate at the start; 0.001 if not given
     seed:int=None,        # of everything random; 42 if not given
-    version:_version=None # show the version and end
+    version:version_option=None # show the version and end
 ): pass
 
 # %% ../nbs/doors/18_cli.ipynb #41f00004
@@ -119,7 +119,7 @@ def predict(
     invert:bool=False,    # Swap black and white, as for ink on paper
     seed:int=0,           # of the encoder's spikes
     trust:str=None,       # import path of a model of your own that the file may name, such as mynets:mine
-    version:_version=None # show the version and end
+    version:version_option=None # show the version and end
 ):
     "Tell what a trained network says of pictures."
     from snnkit.commands import ask
@@ -139,7 +139,7 @@ def experiment(
     jobs:int=None,        # runs at once; as many as processors if not given
     store:str=None,       # folder of the records; if not given, SNNKIT_RESULTS or `results` above, and the kit's own
     fresh:bool=False,     # Train even where there is a record
-    version:_version=None # show the version and end
+    version:version_option=None # show the version and end
 ):
     "Do the runs of a study that the store lacks, and print what all of them found."
     from snnkit.commands import do_study

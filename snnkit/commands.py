@@ -1,4 +1,4 @@
-"""Train one network or a pair in a folder of its own, go on after a stop, and write down what was run and what came of it
+"""Train one network or a pair in a folder of its own, go on after a stop, and keep a record of what was run
 
 Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/doors/commands.html.md"""
 
@@ -19,11 +19,11 @@ from .core import atomic, need
 from .encoding import plot_encoding
 from .models import models
 from .training import evaluate, fit, new_accelerator, plot_history, read_tensors, undisturbed
-from .measures import accuracy_interval, confusion, firing_rates, hits, synaptic_ops
+from .measures import accuracy_interval, confusion, costs, hits, synaptic_ops
 from .plots import plot_confusion, plot_membranes, plot_mistakes, plot_rasters, result_table
 from .store import Config, Store, config_of, its_twin, provenance, resolve, schedules
 from snnkit.experiments import (
-    counted, data_for, increments, network, objective, optimizer_of, recipe, run_all, table, twinned
+    data_for, increments, network, objective, optimizer_of, recipe, run_all, table, twinned
 )
 from .studies import study
 from .trained import find, load_trained, plot_way, predict
@@ -208,7 +208,8 @@ def report(
 ):
     "Print and save the table, the record and the pictures."
     snn,ann = nets.values()
-    table = result_table(*answers.values(), snn, ann, firing_rates(snn, data.test))
+    rates,ops = costs(snn, data.test)
+    table = result_table(*answers.values(), snn, ann, rates, ops=(ops, synaptic_ops(ann, data.test)))
     made_of = f'{data.name}, split {data.split_hash}, seed {config.seed}, {len(data.train):,} training images'
     text = f"\n{table}\n\n{made_of}, {config.epochs} epochs, T = {config.num_steps}"
     print(text)

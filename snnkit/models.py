@@ -11,7 +11,7 @@ __all__ = ['over_time', 'digests', 'models', 'lee_init', 'first_sizes', 'check_d
            'twin', 'no_strangers', 'check_model', 'load_state', 'load_shipped', 'maker', 'build']
 
 # %% ../nbs/network/05_models.ipynb #aa2c4efa
-import copy, hashlib, math
+import copy, difflib, hashlib, inspect, math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -141,6 +141,21 @@ def check_cell(
     need(ok, f'`cell` is {found}', 'it must be a class of neurons', 'Take LIF, PLIF, or a subclass of `Neuron`.')
     return cell
 
+# %% ../nbs/network/05_models.ipynb #41b20002
+def check_options(
+    cell:type,  # class of the neurons
+    given:dict  # options for them: all that a model has no argument for
+):
+    "Raise a ValueError that names an option which neither a model nor its neurons take."
+    takes = inspect.signature(cell).parameters
+    wrong = [o for o in given if o not in takes]
+    if not wrong or any(p.kind is p.VAR_KEYWORD for p in takes.values()): return
+    known = {*takes, *(o for maker in models.values() for o in inspect.signature(maker).parameters)}
+    near = difflib.get_close_matches(wrong[0], known, 1)
+    need(False, f'there is no argument {", ".join(map(repr, wrong))}',
+         f'a model takes what its maker names, and of {cell.__name__} {", ".join(takes)}',
+         f'Did you mean `{near[0]}`?' if near else 'See `help` of the maker.')
+
 # %% ../nbs/network/05_models.ipynb #c81f5e27
 class Parts:
     "A network's recurring layers by name; the layers of synapse `n` carry its number."
@@ -160,6 +175,7 @@ class Parts:
     ):
         self.num_steps,self.norm,self.neuron = num_steps,norm,neuron
         self.max_pools,self.cell = max_pools,check_cell(cell)
+        check_options(self.cell, neuron)
         self.dropout = check_dropout(dropout)
         self.pool_neurons,self.norm_head = pool_neurons,norm_head
         self.narrow_neurons,self.middle_neurons = narrow_neurons,middle_neurons
@@ -302,7 +318,7 @@ def plain(
 def lenet(
     num_classes:int=10,     # outputs K
     in_channels:int=1,      # image channels C
-    num_steps:int=25,       # time steps T; Lee et al. use 100
+    num_steps:int=20,       # time steps T; Lee et al. use 100
     image_size:int=28,      # height and width of the image
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
@@ -325,7 +341,7 @@ def vgg(
     hidden:int=None,        # neurons of the hidden layer; 16 times `width` if None
     num_classes:int=10,     # outputs K
     in_channels:int=3,      # image channels C
-    num_steps:int=25,       # time steps T; Lee et al. use 100
+    num_steps:int=20,       # time steps T; Lee et al. use 100
     image_size:int=32,      # height and width of the image, at least 8
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
@@ -421,7 +437,7 @@ def resnet(
     width:int=64,           # channels of the first convolution; the hidden layer has 16 times as many neurons
     num_classes:int=10,     # outputs K
     in_channels:int=3,      # image channels C
-    num_steps:int=25,       # time steps T; Lee et al. use 100
+    num_steps:int=20,       # time steps T; Lee et al. use 100
     image_size:int=32,      # height and width of the image, at least 2
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
@@ -516,7 +532,7 @@ def efficientnet(
     depth:float=1.,         # factor of the blocks in a stage
     num_classes:int=10,     # outputs K
     in_channels:int=3,      # image channels C
-    num_steps:int=25,       # time steps T
+    num_steps:int=20,       # time steps T
     image_size:int=32,      # height and width of the image, at least 2
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None

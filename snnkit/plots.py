@@ -397,7 +397,7 @@ def plot_confusion(
 @dataclass(eq=False, repr=False)
 class ResultTable:
     "An SNN beside its twin: two data frames that print as one text."
-    accuracy:pd.DataFrame # rows SNN and ANN accuracy, error increment: value, low, high (percent, points), parameters
+    accuracy:pd.DataFrame # rows SNN and ANN accuracy, error increment: value, low, high (percent, points), parameters, ...
     layers:pd.DataFrame   # a row a spiking layer, and their sum: kind, neurons, spikes (per image), rate, silent
     images:int            # test images behind it
     confidence:float      # of the intervals
@@ -408,6 +408,7 @@ class ResultTable:
         counts = ['' if pd.isna(n) else f'{n:,}' for n in a.parameters]
         interval = f'{100*self.confidence:g} % interval'
         top = pd.DataFrame({'': values, interval: intervals, 'parameters': counts}, a.index)
+        for o in a.columns[4:]: top[o] = ['' if math.isnan(v) else f'{v:.2f}' for v in a[o]]
         below = pd.DataFrame({
             'kind': l.kind, 'neurons': l.neurons.map('{:,}'.format), 'spikes per image': l.spikes.map('{:,.1f}'.format),
             'per neuron and step': l.rate.map('{:.4f}'.format),
@@ -422,7 +423,8 @@ def result_table(
     model:nn.Module,     # the spiking network
     twin:nn.Module,      # its twin
     rates:pd.DataFrame,  # what `firing_rates` gives for `model`
-    confidence:float=.95 # of the intervals, in (0, 1)
+    confidence:float=.95,# of the intervals, in (0, 1)
+    ops=()               # `synaptic_ops` of both, for their operations and energy an image
 )->ResultTable:          # prints as text; its data frames are `accuracy` and `layers`
     "The table that compares a spiking network with its twin; raises ValueError if they were tested on other images."
     check_kind('rates', rates, pd.DataFrame, 'Use `firing_rates(model, images)`.')
@@ -433,8 +435,10 @@ def result_table(
         low,high = accuracy_interval(right, n, confidence)
         parameters = sum(p.numel() for p in m.parameters())
         rows[f'{name} accuracy'] = dict(value=100*right/n, low=100*low, high=100*high, parameters=parameters)
+    for o,row in zip(ops, rows.values()): row |= {'operations (M)': o.effective.sum()/1e6, 'energy (µJ)': energy(o).sum()}
     rows['error increment'] = dict(value=d.points, low=d.low, high=d.high, parameters=pd.NA)
-    accuracy = pd.DataFrame(rows).T.astype(dict(value=float, low=float, high=float, parameters='Int64'))
+    accuracy = pd.DataFrame(rows).T
+    accuracy = accuracy.astype(dict.fromkeys(accuracy, float) | dict(parameters='Int64'))
     layers,fire = rates.set_index('layer'),rates.dropna()
     neurons = fire.neurons.sum()
     def mean(of): return (of*fire.neurons).sum()/max(1, neurons)
@@ -1041,7 +1045,8 @@ def draw_input(
     train = next(iter(n.trains.values()))
     told = train[:moment].mean(0)
     shown = [n.image, told.view(n.image.shape) if told.numel()==n.image.numel() else n.image]
-    titles = f'SNN: {names[n.answer]}    twin: {names[n.twin_answer]}',f'read after {moment} step' + 's'*(moment>1)
+    answers = f'SNN: {names[n.answer]}' + f'    twin: {names[n.twin_answer]}'*(n.twin_ops is not None)
+    titles = answers,f'read after {moment} step' + 's'*(moment>1)
     if not is_spikes(train): shown,titles = shown[:1],titles[:1]
     for ax in axs: ax.axis('off')
     for ax,x,title in zip(axs, shown, titles):

@@ -1,4 +1,4 @@
-"""Ask a saved network about a picture: `load_trained` builds it again from its file, `predict` gives the likeliest classes; and a zoo of networks that others have trained
+"""Ask a saved network about a picture, and find networks that are trained already in the zoo
 
 Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/doors/trained.html.md"""
 
@@ -230,7 +230,7 @@ def fetch(
 # %% ../nbs/doors/16_trained.ipynb #965abc67
 def find(
     name:str, # of a network, see `digests`
-    home=None # folder to look in; if None that of a clone and of what was fetched, and else it is fetched
+    home=None # folder to look in; if None, a clone and what was fetched before, and then it is fetched
 )->Path:      # its file
     "The file of a network of the zoo; raises ValueError for an unknown name, and for a file that has changed."
     check_choice('pretrained', name, digests)
@@ -270,7 +270,7 @@ def keep(
 # %% ../nbs/doors/16_trained.ipynb #640f11aa
 def load_pretrained(
     pretrained:str, # name of a network, see `digests`
-    home=None       # folder that has its file; else that of a clone, or it is fetched
+    home=None       # folder that has its file; if None, see `find`
 )->nn.Module:       # images [B, C, H, W] -> scores [B, K], in `eval` mode
     "A trained spiking network; raises ValueError for an unknown name, and for a file that has changed."
     return load_trained(find(pretrained, home)).model
@@ -278,7 +278,7 @@ def load_pretrained(
 # %% ../nbs/doors/16_trained.ipynb #8665e9fe
 def card(
     pretrained:str, # name of a network, see `digests`
-    home=None       # folder that has its file; else that of a clone, or it is fetched
+    home=None       # folder that has its file; if None, see `find`
 )->pd.Series:       # what it is, and what its record has found
     "The card of a network of the zoo; raises ValueError as `load_pretrained` does."
     file = find(pretrained, home)

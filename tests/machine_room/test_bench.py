@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest, torch
 from PIL import Image
 pytest.importorskip('snnkit.engine', reason='this version has no engine')
+from snnkit.bench import bench as command
 from snnkit.engine import bench
 from snnkit.engine.bench import (Worker, at_work, bench_table, check_all, check_same, choice, chosen, grid_table,
                                  layer_case, layer_step, lenet_at, line, medians, peers, race, rate_table, set_rates,
@@ -71,7 +72,7 @@ def test_one_library_alone_has_no_ratio():
 
 def test_unknown_library_is_refused(tmp_path):
     allowed = "one of 'all', 'snnkit', 'spikingjelly', 'snntorch', 'norse'"
-    with pytest.raises(SystemExit, match=allowed): bench.bench(libraries='snnkit,brian', out=tmp_path)
+    with pytest.raises(SystemExit, match=allowed): command(libraries='snnkit,brian', out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 def test_rates_are_set_as_asked():
