@@ -83,6 +83,7 @@ def record(tmp_path_factory):
     dict(epochs=True),
     dict(epochs='4'),
     dict(threads=None),
+    dict(size=0),
     dict(options=dict(widths={1})),
     dict(options=dict(norm='shared')),
     dict(options=dict(num_classes=3)),
@@ -124,7 +125,7 @@ def test_every_field_counts():
         augment='shift', encoder='direct', grad='atan', num_steps=1, epochs=1, batch_size=1, lr=.1, seed=1, threads=2,
         loss='cross_entropy', calibrate=False, readout=2., kappa=3., norm_head=False, smoothing=.2, distill=.3,
         weight_decay=.1, schedule='cosine', precision='bf16', optimizer='sgd', levels=4, convert='percentile', tune=1,
-        tune_lr=.1, wait=.25, signed=True, penalty=.1, late=.5, leave=.2, half=True, mixup=.5)
+        tune_lr=.1, wait=.25, signed=True, penalty=.1, late=.5, leave=.2, half=True, mixup=.5, size=16)
     beside = dict(smoothing=dict(loss='tet'), levels=dict(ann=True), late=dict(ann=True, levels=4)) # what it needs
     beside |= dict.fromkeys(('tune', 'wait'), dict(convert='percentile'))
     beside |= dict(signed=dict(convert='percentile', grad='rate'))
