@@ -139,7 +139,7 @@ class Follower:
         self.scales,self.neuron = scales,neuron
 
     def follow(self, m, name, unit):
-        "The layer over time for `m`, called `name`, whose input comes in `unit`, and the unit behind it; raises ValueError."
+        "The layer over time for `m`, whose input comes in `unit`, and the unit behind it; raises ValueError."
         kind = type(m)
         if kind in in_units: return self.weighted(m, name, unit),unit
         if kind in unitless: return recast(m, unitless[kind]),unit
