@@ -190,7 +190,7 @@ def hold(self:Explorer, fig:Figure):
 _words = '''<div data-drawn="{}" style="display:flex;flex-wrap:wrap;column-gap:2em;line-height:1.6">
     <span style="font-size:1.3em">{}</span>{}</div>'''
 
-turn = threading.RLock() # one explorer at a time: they share torch's random numbers
+turn = threading.RLock() # one explorer at a time: widgets may call from several threads, and share torch's generators
 
 @patch
 def draw(self:Explorer, change=None):
@@ -220,6 +220,12 @@ def set(self:Explorer,
 ):
     "Set several controls, then draw once; raises ValueError, and changes nothing, for what is not allowed."
     for k in values: check_choice('control', k, self.controls)
+    with turn: self.put(values)
+    self.draw()
+
+@patch
+def put(self:Explorer, values:dict):
+    "Give controls their `values`, or leave all as they were."
     old = {k: c.value for k,c in self.controls.items()}
     self.held = True
     try:
@@ -231,7 +237,6 @@ def set(self:Explorer,
         for k,v in old.items(): self.controls[k].value = v
         raise
     finally: self.held = False
-    self.draw()
 
 # %% ../nbs/doors/15_explorers.ipynb #4f6da258
 @patch
@@ -531,6 +536,13 @@ class DigitExplorer(Explorer):
 @patch
 def draw(self:DigitExplorer, change=None):
     "Look, paint and tell, at what was touched last."
+    with turn:
+        self.choose(change)
+        Explorer.draw(self, change)
+
+@patch
+def choose(self:DigitExplorer, change):
+    "Turn the menu to what was touched: a digit, or the drawing."
     self.drawing = self.pad.field.value
     if not change: self.known = None
     if change and not self.held:
@@ -541,7 +553,6 @@ def draw(self:DigitExplorer, change=None):
         if touched=='drawing': source.value = 'drawing'
         elif touched in ('digit', 'example'): source.value = 'digit'
         self.held = False
-    Explorer.draw(self, change)
 
 # %% ../nbs/doors/15_explorers.ipynb #c7af508e
 def first_of(
@@ -583,11 +594,12 @@ def steps(self:NetworkExplorer, now:int, most:int):
     "Sliders for the number of time steps, and for the moment up to which they are shown."
     num_steps,moment = slider('time steps', now, 1, most),slider('shown up to step', now, 1, now)
     def follow(change):
-        held,last = self.held,moment.value==moment.max
-        self.held = True
-        moment.max = change['new']
-        if last: moment.value = moment.max
-        self.held = held
+        with turn:
+            held,last = self.held,moment.value==moment.max
+            self.held = True
+            moment.max = change['new']
+            if last: moment.value = moment.max
+            self.held = held
     num_steps.observe(follow, 'value')
     return dict(num_steps=num_steps, moment=moment)
 
@@ -958,7 +970,7 @@ def close(self:TrainExplorer):
 def redraw_times(
     explorers:list, # explorers
     repeat:int=1    # moves of each slider, back and forth
-)->pd.DataFrame:    # a row an explorer: moves, median and longest, in ms
+)->pd.DataFrame:    # a row an explorer: moves, median and longest, in ms of CPU
     "How long redrawing takes after a slider was moved."
     rows = {}
     for e in explorers:
@@ -972,8 +984,8 @@ def redraw_times(
 def moved(
     control, # a slider
     value    # to move it to
-)->float:    # milliseconds until all is drawn again
-    "Move a slider by the clock."
-    start = time.perf_counter()
+)->float:    # milliseconds of CPU until all is drawn again
+    "Move a slider by the clock of the CPU, which does not count what other programs do."
+    start = time.process_time()
     control.value = value
-    return 1000*(time.perf_counter()-start)
+    return 1000*(time.process_time()-start)
