@@ -60,7 +60,7 @@ outputs: .venv/test.stamp ## Run the notebooks and store what they show; NAMES=0
 readme: .venv/test.stamp ## Make README.md, and the table in it, from nbs/index.ipynb; give every notebook its badge
 	$(py) tools/readme.py
 
-docs: .venv/test.stamp ## Build the docs site for reading here: _docs/index.html
+docs: .venv/test.stamp ## Build the docs site for reading here, with search and without a server: open _docs/index.html
 	$(py) tools/docs.py --out _docs
 
 clean: ## Remove what these commands have made, but for .venv
