@@ -64,7 +64,7 @@ readme: .venv/test.stamp ## Make README.md, and the table in it, from nbs/index.
 prose: .venv/test.stamp ## List sentences of the notebooks that are hard to read; NAMES=02_neuron.ipynb for only some
 	$(py) tools/prose.py $(NAMES)
 
-docs: .venv/test.stamp ## Build the docs site for reading here: _docs/index.html
+docs: .venv/test.stamp ## Build the docs site for reading here, with search and without a server: open _docs/index.html
 	$(py) tools/docs.py --out _docs
 
 clean: ## Remove what these commands have made, but for .venv

@@ -156,6 +156,8 @@ def test_sidebar_on_a_narrow_screen(page, address):
     page.set_viewport_size(dict(width=800, height=900))
     page.goto(f'{address}/network/encoding.html')
     page.locator('.quarto-btn-toggle').first.click()
+    first = page.locator('#quarto-sidebar').get_by_role('link').first
+    assert first.bounding_box()['y'] >= page.locator('#quarto-header').bounding_box()['height'], 'beneath the header'
     link = page.locator('#quarto-sidebar').get_by_role('link', name='Layers')
     link.click()
     page.wait_for_url('**/network/layers.html')

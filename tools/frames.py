@@ -16,7 +16,7 @@ from PIL import Image
 from common import alts
 
 tenths = tuple(i/10 for i in range(11))
-# The explorers: which control a page's slider moves, and where it stops; the value that an explorer begins with is added
+# The control that a page's slider moves, and where it stops; the value that an explorer begins with is added
 ranges = dict(
     EncoderExplorer=('num_steps', (1, 2, 4, 8, 12, 16, 25, 40, 64, 100)),
     NeuronExplorer=('amplitude', (0., .4, .6, 1., 1.5, 2., 3., 4., 6., 10.)),
@@ -50,7 +50,7 @@ def webp(png):
 
 @cache
 def drawn(call):
-    "What the slider of the explorer that `call` makes is named, its values, the first one's place, and a picture for each"
+    "Of the explorer that `call` makes: its slider's name and values, the place of the first one, a picture for each"
     e,name,values = made(call)
     label,first,pictures = e.controls[name].description,values.index(e.controls[name].value),[]
     for v in values:

@@ -11,21 +11,24 @@ from latex2mathml.converter import convert
 
 assets = Path(__file__).parent/'site'
 box = '''<div class="site-search" role="search">
-<input id="site-search" type="search" class="form-control form-control-sm" placeholder="Search  ( / )" autocomplete="off"
- role="combobox" aria-label="Search" aria-autocomplete="list" aria-expanded="false" aria-controls="site-results">
+<input id="site-search" type="search" class="form-control form-control-sm" placeholder="Search  ( / )"
+ autocomplete="off" role="combobox" aria-label="Search" aria-autocomplete="list" aria-expanded="false"
+ aria-controls="site-results">
 <div id="site-results" role="listbox" aria-label="Results" hidden></div></div>'''
 
-# What latex2mathml 3.81 leaves to browsers: a subscript shrinks \Big) in front of it, \overline is as short as an accent,
-# a prime is made small twice, := falls apart, and \! is a name that only old browsers know
+# What latex2mathml 3.81 leaves to browsers: \overline is as short as an accent, a prime is made small twice, := falls
+# apart, and \! is a name that only old browsers know
 mends = {r'<mo accent="true">&#x02015;</mo>': '<mo stretchy="true">&#x203E;</mo>',
-         r'<msup>(<m[io]>[^<]*</m[io]>)<mi>&#x02032;</mi></msup>': r'<mrow>\1<mo lspace="0" rspace="0">&#x02032;</mo></mrow>',
+         r'<msup>(<m[io]>[^<]*</m[io]>)<mi>&#x02032;</mi></msup>':
+             r'<mrow>\1<mo lspace="0" rspace="0">&#x02032;</mo></mrow>',
          r'<m[io]>(?::|&#x0003A;)</m[io]><mo>&#x0003D;</mo>': '<mo>&#x2254;</mo>',
          '"negativethinmathspace"': '"-0.167em"'}
 
 @cache
 def mathml(tex, display):
     "The formula `tex` as MathML"
-    made = convert(re.sub(r'\\Big\)_', r'{\\Big)}_', tex), display='block' if display else 'inline')
+    tex = re.sub(r'\\Big\)_', r'{\\Big)}_', tex) # or the subscript shrinks the parenthesis
+    made = convert(tex, display='block' if display else 'inline')
     for found,mended in mends.items(): made = re.sub(found, mended, made)
     return made
 

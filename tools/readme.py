@@ -1,13 +1,13 @@
-"""Makes README.md from nbs/index.ipynb, the tables of notebooks in it, and how every notebook begins in Colab: badge and
-installation.
+"""Makes README.md from nbs/index.ipynb, the tables of notebooks in it, and how every notebook begins in Colab: badge
+and installation.
 
 Each part of the book has a markdown cell in index.ipynb with a line such as `<!-- notebooks: network -->`. What follows
 that line is filled in here: a row for each notebook of the part, with its title, its `>` summary and a badge that opens
 it in Colab. So the tables also show in Jupyter and on the docs site, and the repository's address stands in
-pyproject.toml alone. Every notebook has the same badge in a cell of its own
-below its title, and a first cell that installs, where it runs in Colab, the package of the same repository. README.md
-then is the home page as nbdev would show it: pictures go to images/, links to notebooks lead into nbs/. `--check`
-changes nothing, and fails if something would change."""
+pyproject.toml alone. Every notebook has the same badge in a cell of its own below its title, and a first cell that
+installs, where it runs in Colab, the package of the same repository. README.md then is the home page as nbdev would
+show it: pictures go to images/, links to notebooks lead into nbs/. `--check` changes nothing, and fails if something
+would change."""
 import re
 from base64 import b64decode
 from difflib import unified_diff
