@@ -520,7 +520,7 @@ def in_channels(self:Data):
     return self.shape[0]
 
 @patch(as_prop=True)
-def image_size(self:Data):
+def size(self:Data):
     "Height and width of an image."
     return self.shape[1:]
 
@@ -659,7 +659,7 @@ def in_parts(
     "The data set `raw` in three parts, decided by data, `seed` and `valid` (or `fold`) alone; raises ValueError."
     cut = _cutter(valid, seed, fold, folds, augment)
     data = split(raw, cut, signed, part)
-    if isinstance(augment, str): augment = augmentations[augment](data.image_size)
+    if isinstance(augment, str): augment = augmentations[augment](data.size)
     if augment is not None: data.train = Augmented(data.train, augment, check_seed(seed))
     return data
 

@@ -85,7 +85,7 @@ def data_for(
         need(isinstance(d, Data), found, 'it must give a `Data`', 'See `snnkit.data.Data`.')
     else: d = load(config.data, root, **cut)
     if config.augment is None: return d
-    change = resolve('augment', config.augment, augmentations)(d.image_size)
+    change = resolve('augment', config.augment, augmentations)(d.size)
     d.train = Augmented(d.train, change, config.seed)
     return d
 
@@ -95,10 +95,10 @@ def model_arguments(
     data:Data      # the network has to fit it
 )->dict:           # by name
     "What a run has for the function that makes its model, besides `options`; raises ValueError for images not square."
-    h,w = data.image_size
+    h,w = data.size
     found = f'{data.name} has images of {h} x {w}'
     need(h==w or is_path(config.model), found, 'the models take squares', 'Load them with `size=`.')
-    shape = dict(num_classes=data.num_classes, in_channels=data.in_channels, image_size=h if h==w else (h, w))
+    shape = dict(num_classes=data.num_classes, in_channels=data.in_channels, size=h if h==w else (h, w))
     encoder = Direct(config.num_steps) if config.encoder=='direct' else None
     more = {k: getattr(config, k) for k in ('num_steps', 'norm', 'dropout', 'grad', 'norm_head')}
     sizes = {k: v for k,v in dict(kappa=config.kappa, readout=config.readout).items() if v is not None}
@@ -190,7 +190,7 @@ class Pictures(NamedTuple):
         "How many channels an image has."
         return self.shape[0]
     @property
-    def image_size(self):
+    def size(self):
         "Height and width of an image."
         return tuple(self.shape[1:])
 

@@ -293,7 +293,7 @@ def plain(
     num_classes:int,        # outputs K
     in_channels:int,        # image channels C
     num_steps:int,          # time steps T
-    image_size:int,         # height and width of the image
+    size:int,               # height and width of the image
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
     kappa:float=None,       # see `first_sizes`
@@ -308,10 +308,10 @@ def plain(
     check_kernel('kernel', kernel)
     check_sizes(hidden=hidden, num_classes=num_classes, in_channels=in_channels)
     pools = list(plan).count('P')
-    check_whole('image_size', image_size, 1<<pools, f'{pools} pools halve it {pools} times.')
+    check_whole('size', size, 1<<pools, f'{pools} pools halve it {pools} times.')
     part,layers = begin(encoder, num_steps, max_rate, norm=norm, dropout=dropout, **neuron)
     found,n,ch = part.stack_of(plan, kernel, in_channels, early_pools)
-    layers |= found | part.head(n+1, ch*(image_size>>pools)**2, hidden, num_classes)
+    layers |= found | part.head(n+1, ch*(size>>pools)**2, hidden, num_classes)
     return lee_init(nn.Sequential(layers), identity=identity, **first_sizes(kappa, readout, norm, 2.))
 
 # %% ../nbs/network/05_models.ipynb #329ec209
@@ -319,7 +319,7 @@ def lenet(
     num_classes:int=10,     # outputs K
     in_channels:int=1,      # image channels C
     num_steps:int=20,       # time steps T; Lee et al. use 100
-    image_size:int=28,      # height and width of the image
+    size:int=28,            # height and width of the image
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
     kappa:float=None,       # see `first_sizes`
@@ -331,7 +331,7 @@ def lenet(
 )->nn.Sequential:           # images [B, C, H, W] -> scores [B, K]
     "The spiking LeNet 20C5-P2-50C5-P2-200-K of Lee et al. 2020, weights drawn from torch's generator, or trained ones."
     options = dict(max_rate=max_rate, encoder=encoder, kappa=kappa, readout=readout, norm=norm, dropout=dropout)
-    net = plain((20, 'P', 50, 'P'), 5, 200, num_classes, in_channels, num_steps, image_size, **options, **neuron)
+    net = plain((20, 'P', 50, 'P'), 5, 200, num_classes, in_channels, num_steps, size, **options, **neuron)
     return net if pretrained is None else load_shipped(net, 'lenet-snn', pretrained)
 
 # %% ../nbs/network/05_models.ipynb #a05d7f91
@@ -342,7 +342,7 @@ def vgg(
     num_classes:int=10,     # outputs K
     in_channels:int=3,      # image channels C
     num_steps:int=20,       # time steps T; Lee et al. use 100
-    image_size:int=32,      # height and width of the image, at least 8
+    size:int=32,            # height and width of the image, at least 8
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
     kappa:float=None,       # see `first_sizes`
@@ -358,7 +358,7 @@ def vgg(
     plan = []
     for i in range(3): plan += [width<<i]*((depth-2+i)//3) + ['P']
     options = dict(max_rate=max_rate, encoder=encoder, kappa=kappa, readout=readout, norm=norm, dropout=dropout)
-    return plain(plan, 3, hidden, num_classes, in_channels, num_steps, image_size, **options, **neuron)
+    return plain(plan, 3, hidden, num_classes, in_channels, num_steps, size, **options, **neuron)
 
 # %% ../nbs/network/05_models.ipynb #94a3f5c8
 @delegates(vgg, but='depth')
@@ -438,7 +438,7 @@ def resnet(
     num_classes:int=10,     # outputs K
     in_channels:int=3,      # image channels C
     num_steps:int=20,       # time steps T; Lee et al. use 100
-    image_size:int=32,      # height and width of the image, at least 2
+    size:int=32,            # height and width of the image, at least 2
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
     kappa:float=None,       # see `first_sizes`
@@ -449,13 +449,13 @@ def resnet(
     **neuron                # as `Parts` has them, such as `pool_neurons`; else options of the neurons
 )->nn.Sequential:           # images [B, C, H, W] -> scores [B, K]
     "A spiking residual network (Lee et al. 2020), weights drawn; raises ValueError for impossible sizes."
-    check_whole('image_size', image_size, 2, 'A pool halves it.')
+    check_whole('size', size, 2, 'A pool halves it.')
     check_whole('width', width, 1, 'Lee et al. use 64.')
     check_sizes(num_classes=num_classes, in_channels=in_channels)
     part,layers = begin(encoder, num_steps, max_rate, norm=norm, dropout=dropout, **neuron)
     layers |= part.conv(1, in_channels, width, 3)
     layers |= part.pool(1, of_spikes=False) if join=='currents' else part.fire(1) | part.pool(1)
-    ch,size = part.stack(layers, blocks, width, image_size//2, join)
+    ch,size = part.stack(layers, blocks, width, size//2, join)
     if join=='currents': layers |= part.fire(2*len(blocks)+1)
     layers |= part.head(2*len(blocks)+2, ch*size**2, 16*width, num_classes)
     return lee_init(nn.Sequential(layers), **first_sizes(kappa, readout, norm, 1.))
@@ -533,7 +533,7 @@ def efficientnet(
     num_classes:int=10,     # outputs K
     in_channels:int=3,      # image channels C
     num_steps:int=20,       # time steps T
-    image_size:int=32,      # height and width of the image, at least 2
+    size:int=32,            # height and width of the image, at least 2
     max_rate:float=1.,      # Poisson rate of an intensity of 1, spikes per step
     encoder:nn.Module=None, # first layer; `Poisson(num_steps, max_rate)` if None
     kappa:float=None,       # see `first_sizes`
@@ -543,16 +543,16 @@ def efficientnet(
     **neuron                # as `Parts` has them, such as `depthwise`; else options of the neurons
 )->nn.Sequential:           # images [B, C, H, W] -> scores [B, K]
     "A spiking EfficientNet (Tan and Le 2019), without squeeze-and-excitation; raises ValueError for impossible sizes."
-    check_whole('image_size', image_size, 2, 'Usual are 32 and 224.')
+    check_whole('size', size, 2, 'Usual are 32 and 224.')
     for k,v in dict(width=width, depth=depth).items(): check_number(k, v, '(0, inf)', 'B0 has 1.')
     check_sizes(num_classes=num_classes, in_channels=in_channels)
     part,layers = begin(encoder, num_steps, max_rate, norm=norm, dropout=dropout, **neuron)
-    blocks,stride,n = scaled(width, depth),2 if image_size>=64 else 1,2
+    blocks,stride,n = scaled(width, depth),2 if size>=64 else 1,2
     layers |= part.conv(1, in_channels, blocks[0][0], 3, stride) | part.fire(1)
     for i,(c,o,expand,kernel,s) in enumerate(blocks, 1):
         layers |= part.inverted(i, n, c, o, expand, kernel, s)
         stride,n = stride*s,n+2+(expand>1)
-    layers |= part.conv(n, o, 4*o, 1) | part.fire(n) | part.pool(1, -(-image_size//stride))
+    layers |= part.conv(n, o, 4*o, 1) | part.fire(n) | part.pool(1, -(-size//stride))
     layers |= dict(flatten=Flatten()) | part.readout('fc', 4*o, num_classes)
     return lee_init(nn.Sequential(layers), **first_sizes(kappa, readout, norm, 1.))
 

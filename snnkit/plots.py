@@ -397,7 +397,7 @@ def plot_confusion(
 @dataclass(eq=False, repr=False)
 class ResultTable:
     "An SNN beside its twin: two data frames that print as one text."
-    accuracy:pd.DataFrame # rows SNN and ANN accuracy, error increment: value, low, high (percent, points), parameters, ...
+    accuracy:pd.DataFrame # rows SNN and ANN accuracy, error increment: value, low, high, parameters, and what was spent
     layers:pd.DataFrame   # a row a spiking layer, and their sum: kind, neurons, spikes (per image), rate, silent
     images:int            # test images behind it
     confidence:float      # of the intervals
@@ -435,7 +435,8 @@ def result_table(
         low,high = accuracy_interval(right, n, confidence)
         parameters = sum(p.numel() for p in m.parameters())
         rows[f'{name} accuracy'] = dict(value=100*right/n, low=100*low, high=100*high, parameters=parameters)
-    for o,row in zip(ops, rows.values()): row |= {'operations (M)': o.effective.sum()/1e6, 'energy (µJ)': energy(o).sum()}
+    for o,row in zip(ops, rows.values()):
+        row |= {'operations (M)': o.effective.sum()/1e6, 'energy (µJ)': energy(o).sum()}
     rows['error increment'] = dict(value=d.points, low=d.low, high=d.high, parameters=pd.NA)
     accuracy = pd.DataFrame(rows).T
     accuracy = accuracy.astype(dict.fromkeys(accuracy, float) | dict(parameters='Int64'))

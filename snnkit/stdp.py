@@ -312,16 +312,16 @@ class DiehlCook(nn.Module):
         neurons:int=400,      # how many compete
         num_classes:int=10,   # outputs K
         in_channels:int=1,    # image channels C
-        image_size:int=28,    # height and width of the image
+        size:int=28,          # height and width of the image
         inhibition:float=17., # see `Competing`
         reading:str='labels', # how classes are read from the neurons, see `label`
         pretrained:str=None,  # 'MNIST' for the 400 neurons that come with the package
         seed:int=42           # of the first weights, of the order of images and of their spikes
     ):
         super().__init__()
-        sizes = dict(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+        sizes = dict(num_classes=num_classes, in_channels=in_channels, size=size)
         for k,v in sizes.items(): check_whole(k, v, 1, 'MNIST has 10, 1 and 28.')
-        inputs = in_channels*image_size**2
+        inputs = in_channels*size**2
         check_choice('reading', reading, readings)
         self.seed,self.reading = check_seed(seed),reading
         self.encoder,self.flatten = Poisson(num_steps, 2*rate),Flatten()

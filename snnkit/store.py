@@ -111,7 +111,7 @@ def plain_options(options):
     try: plain = json.loads(json.dumps(dict(options), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as e:
         raise ValueError(f'`options` is {options!r} ({e}), but it must be a dict that JSON can hold. {mend}') from e
-    taken = {'num_classes', 'in_channels', 'image_size', *Config.__dataclass_fields__}
+    taken = {'num_classes', 'in_channels', *Config.__dataclass_fields__}
     given = sorted(taken & {*plain})
     allowed = 'it must be arguments of the model that neither the data nor other fields decide'
     need(not given, f'`options` has {", ".join(given)}', allowed, 'Write fields of `Config` beside `options`.')

@@ -68,7 +68,7 @@ def depths(
 def textbook(
     num_classes:int=10, # outputs K
     in_channels:int=1,  # image channels C
-    image_size:int=28,  # height and width of the image
+    size:int=28,        # height and width of the image
     norm:str=None,      # of any name: torch's batch norm behind every layer but the last
     bias:bool=True      # do its layers add one? This kit's layers do not
 )->nn.Sequential:       # images [B, C, H, W] -> scores [B, K]
@@ -78,7 +78,7 @@ def textbook(
     def stage(c, o):
         conv = nn.Conv2d(c, o, 5, padding=2, bias=bias)
         return [conv, *normed(nn.BatchNorm2d, o), nn.ReLU(), nn.AvgPool2d(2)]
-    features,hidden = 50*(image_size//4)**2,200
+    features,hidden = 50*(size//4)**2,200
     head = [nn.Flatten(), linear(features, hidden), *normed(nn.BatchNorm1d, hidden), nn.ReLU()]
     return nn.Sequential(*stage(in_channels, 20), *stage(20, 50), *head, linear(hidden, num_classes))
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from PIL import Image
@@ -57,7 +58,7 @@ class Prepare:
         invert:bool=False # swap black and white, as for ink on paper?
     )->torch.Tensor:      # intensities, shape [C, H, W]
         "The picture as an image; raises ValueError for a file that is none, FileNotFoundError if there is no file."
-        pixels,where = decode(picture, self.kind.image_size)
+        pixels,where = decode(picture, self.kind.size)
         x = in_colours(pixels, self.kind.in_channels, where)
         x = Images(x[None], torch.zeros(1, dtype=torch.long), self.kind.signed)[0][0]
         if not invert: return x
@@ -191,7 +192,7 @@ def plot_way(
     picture,           # path of an image file
     seed:int=0,        # of the encoder's spikes
     invert:bool=False  # swap black and white?
-):                     # the figure
+)->plt.Figure:         # the figure
     "Draw a picture's way through the layers of a trained network; raises ValueError for a network without spikes."
     with use('torch'): seen = see_image(trained.model, None, trained.prepare(picture, invert), check_seed(seed))
     return plot_seen(seen, trained.classes)

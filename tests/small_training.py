@@ -21,7 +21,7 @@ def data():
     classes = ['high', 'middle', 'low']
     return Data('bars', classes, images(240, 0), images(60, 1), images(60, 2), dict(test=0, valid=0))
 
-def model(): return lenet(num_classes=3, image_size=12, num_steps=10, kappa=4.)
+def model(): return lenet(num_classes=3, size=12, num_steps=10, kappa=4.)
 
 if __name__=='__main__':
     set_seed(7)

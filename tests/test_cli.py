@@ -224,8 +224,8 @@ def test_a_model_of_ones_own_is_asked_for(folder, tmp_path):
     (tmp_path/'mynets.py').write_text('''
 from torch import nn
 from snnkit.layers import Flatten, Integrator, LIF, Linear, Poisson
-def mine(num_steps, num_classes, image_size):
-    hidden = [Linear(image_size**2, 20), LIF()]
+def mine(num_steps, num_classes, size):
+    hidden = [Linear(size**2, 20), LIF()]
     return nn.Sequential(Poisson(num_steps), Flatten(), *hidden, Linear(20, num_classes), Integrator())
 ''')
     here = dict(cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(tmp_path)})

@@ -113,7 +113,7 @@ def test_a_readout_that_waits_hears_the_rest(ann, T, wait):
     assert torch.allclose(scores, net[-1].unit*currents[-heard:].mean(0), atol=1e-4)
 
 def test_fewer_steps_wait_as_long_as_a_network_made_for_them():
-    ann,x,y = settled(twin(lenet(in_channels=2, image_size=8))),images(40),torch.arange(40)%10
+    ann,x,y = settled(twin(lenet(in_channels=2, size=8))),images(40),torch.arange(40)%10
     nets = {T: convert(ann, x, T, wait=.25) for T in (2, 4, 8)}
     found = accuracy_by_steps(nets[8], torch.utils.data.TensorDataset(x, y), [*nets])
     with torch.no_grad(): alone = {T: 100*(net(x).argmax(1)==y).float().mean().item() for T,net in nets.items()}
@@ -121,8 +121,8 @@ def test_fewer_steps_wait_as_long_as_a_network_made_for_them():
 
 @pytest.mark.parametrize('make', [
     lambda: plain([8, 16, 'P', 16, 16, 'P', 16], hidden=20, kernel=3, num_classes=10, num_steps=8, in_channels=2,
-                  image_size=8, norm='shared', max_pools=True, early_pools=True),
-    lambda: resnet9(width=2, in_channels=2, image_size=8, norm='shared', join='currents')])
+                  size=8, norm='shared', max_pools=True, early_pools=True),
+    lambda: resnet9(width=2, in_channels=2, size=8, norm='shared', join='currents')])
 def test_what_is_taken_back_brings_counts_nearer(make):
     "Of deep networks whose norms shift their currents; their spikes are three-valued, and their twins what they were"
     x,errors = images(16),[]
@@ -147,11 +147,11 @@ def test_a_start_at_nothing_underestimates():
         assert low==pytest.approx(-1.3/2/T, rel=.1) and abs(right)<.1*1.3/T
 
 @pytest.mark.parametrize('make', [
-    lambda: lenet(in_channels=2, image_size=8), lambda: vgg(5, 2, in_channels=2, image_size=8, norm='shared'),
-    lambda: resnet9(width=2, in_channels=2, image_size=8, norm='threshold'),
-    lambda: resnet9(width=2, in_channels=2, image_size=8, norm='shared', join='currents'),
-    lambda: resnet11(width=2, in_channels=2, image_size=8, norm='scaled', num_steps=4),
-    lambda: efficientnet(width=.1, depth=.3, in_channels=2, image_size=8, norm='step', num_steps=4)])
+    lambda: lenet(in_channels=2, size=8), lambda: vgg(5, 2, in_channels=2, size=8, norm='shared'),
+    lambda: resnet9(width=2, in_channels=2, size=8, norm='threshold'),
+    lambda: resnet9(width=2, in_channels=2, size=8, norm='shared', join='currents'),
+    lambda: resnet11(width=2, in_channels=2, size=8, norm='scaled', num_steps=4),
+    lambda: efficientnet(width=.1, depth=.3, in_channels=2, size=8, norm='step', num_steps=4)])
 def test_every_family_can_be_followed(make):
     ann,x = settled(twin(make())),images()
     assert error(convert(ann, x, 256, percentile=100), ann, x)<.2
@@ -181,7 +181,7 @@ def test_the_gate_hands_back_what_autograd_would(options, alike):
 
 def test_early_pools_are_followed():
     "Pools of currents ahead of the neurons: the largest mean current, whichever step it came in"
-    shape = dict(norm='shared', in_channels=2, image_size=8, num_classes=5)
+    shape = dict(norm='shared', in_channels=2, size=8, num_classes=5)
     options = dict(early_pools=True, num_steps=4, **shape)
     for max_pools in (False, True):
         ann,x = settled(twin(plain((6, 'P', 8, 'P'), 3, 20, max_pools=max_pools, **options))),images()

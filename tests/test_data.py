@@ -55,7 +55,7 @@ def digits(): return load()
 def test_digits(digits):
     assert [len(o) for o in parts(digits)]==[3600, 400, 1000] and disjoint(digits)
     for o,n in zip(parts(digits), (360, 40, 100)): assert o.y.bincount().tolist()==[n]*10
-    assert (digits.name, digits.num_classes, digits.in_channels, digits.image_size)==('digits', 10, 1, (28, 28))
+    assert (digits.name, digits.num_classes, digits.in_channels, digits.size)==('digits', 10, 1, (28, 28))
     assert len(set().union(*map(keys, parts(digits))))==5000
 
 def test_digits_are_split_as_they_always_were(digits):
@@ -393,11 +393,11 @@ def test_bad_arguments(kw, says):
 def test_names_are_forgiving(name): assert load(name).name=='digits'
 
 def test_size(tmp_path):
-    assert load(size=(20, 30)).image_size==(20, 30) and load(size=14).image_size==(14, 14)
+    assert load(size=(20, 30)).size==(20, 30) and load(size=14).size==(14, 14)
     p = folder(tmp_path/'pets')
     Image.new('RGB', (30, 20)).save(p/'cat/wide.png')
     with pytest.raises(ValueError, match=r'8 x 8 \(24 images\), 20 x 30 \(1 images\).*size=32'): load(p)
-    assert load(p, size=(10, 12)).image_size==(10, 12)
+    assert load(p, size=(10, 12)).size==(10, 12)
 
 # Sets that torchvision knows
 
@@ -530,7 +530,7 @@ def cifar(tmp_path, monkeypatch):
 
 def test_cifar(cifar):
     d = load('cifar10', cifar, valid=.25)
-    assert (d.name, d.in_channels, d.image_size, d.classes[3])==('CIFAR-10', 3, (32, 32), 'c3')
+    assert (d.name, d.in_channels, d.size, d.classes[3])==('CIFAR-10', 3, (32, 32), 'c3')
     assert [len(o) for o in parts(d)]==[30, 10, 10]
     assert all(o.signed for o in parts(d)) and d.train[:][0].min()==-1
     assert not load('CIFAR-10', cifar, valid=.25, signed=False).train.signed
@@ -733,7 +733,7 @@ def test_cache_follows_the_content(tmp_path):
     os.utime(a, ns=(stat.st_atime_ns, stat.st_mtime_ns)) # the same time, perhaps the same size
     second = load(a)
     assert second.split_hash!=first.split_hash==load(tmp_path/'copy.zip').split_hash
-    assert load(a, size=16).image_size==(16, 16) and load(a).image_size==(8, 8)
+    assert load(a, size=16).size==(16, 16) and load(a).size==(8, 8)
 
 @pytest.mark.parametrize('damage', [
     pytest.param(lambda b: b[:100], id='cut'),
@@ -858,7 +858,7 @@ def test_bytes_of_colour_are_signed_by_default():
 def test_vectors():
     x = torch.rand(60, 4, generator=torch.Generator().manual_seed(0))
     d = from_tensors(x, torch.arange(60)%3, augment=lambda o: o.mul_(0))
-    assert d.in_channels==4 and d.image_size==() and d.train[[0, 1]][0].eq(0).all()
+    assert d.in_channels==4 and d.size==() and d.train[[0, 1]][0].eq(0).all()
     assert next(iter(batches(d.valid, 2)))[0].shape==(2, 4)
 
 bad_x,bad_y = shades()
@@ -906,7 +906,7 @@ def test_trains(dtype):
     x,y = trains()
     d = from_tensors(x.to(dtype), y)
     assert d.train.x.dtype==torch.int8 and d.split_hash==from_tensors(x, y).split_hash and disjoint(d)
-    assert (d.num_steps, d.in_channels, d.image_size)==(7, 2, (5, 5)) and [len(o) for o in parts(d)]==[28, 4, 8]
+    assert (d.num_steps, d.in_channels, d.size)==(7, 2, (5, 5)) and [len(o) for o in parts(d)]==[28, 4, 8]
     assert 'trains of 7 steps of 2 x 5 x 5' in repr(d)
     one,label = d.train[0]
     assert one.shape==(7, 2, 5, 5) and one.dtype==torch.float32 and set(one.unique().tolist())=={0., 1.}
@@ -1239,7 +1239,7 @@ def test_more_pixels_than_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(D, '_room', lambda: 2000)
     for o in (p, pack(p, 'zip')):
         with pytest.raises(ValueError, match='more than 2,000 bytes of pixels.*`size`.*from_dataset'): load(o)
-    assert load(p, size=4).image_size==(4, 4) and D._room.__name__=='<lambda>'
+    assert load(p, size=4).size==(4, 4) and D._room.__name__=='<lambda>'
     monkeypatch.undo()
     assert 1<<28<D._room()<1<<50
 

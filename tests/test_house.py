@@ -24,13 +24,16 @@ names = {
     'training': 'fit evaluate set_seed',
     'measures': 'firing_rates synaptic_ops energy error_increment accuracy_interval mcnemar break_even',
     'experiments': 'Config Store run run_all table',
-    'cli': 'train compare experiment',
+    'trained': 'load_trained predict Prepare Trained load_pretrained card',
+    'commands': 'settings train_one compare_two ask do_study',
+    'cli': 'train compare predict experiment',
+    'bench': 'bench',
     'engine.events': 'Spikes Geometry Neuron Buffers',
     'engine.memory': 'share scratch fresh free',
     'engine.trains': 'to_train Train',
     'engine.roads': 'peak_rate through',
     'engine.fused': 'fused_lif through',
-    'engine.bench': 'bench'}
+    'engine.bench': 'measure'}
 
 def module(nb):
     "The module that notebook `nb` exports, or None"

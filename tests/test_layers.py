@@ -505,7 +505,7 @@ def test_odd_arguments(f, name, fine):
         with pytest.raises(ValueError, match=f'`{name}`'): f(o)
 
 def test_who_has_no_batch_is_told_so():
-    for net in (lenet(image_size=8), nn.Sequential(Poisson(3), Flatten())):
+    for net in (lenet(size=8), nn.Sequential(Poisson(3), Flatten())):
         with expect_fail(ValueError, contains='If this is one image without a batch, give `image[None]`'):
             net(torch.zeros(1, 8, 8))
     with expect_fail(ValueError, contains='`image[None]`'): nn.Sequential(Poisson(3), Linear(5, 2))(torch.zeros(5))

@@ -28,10 +28,10 @@ def narrow(name, width):
 def tiny(name, **kw):
     "A net of the registry, small, with images for it"
     torch.manual_seed(0)
-    size = narrow(name, 4) | dict(image_size=dict(lenet=12, efficientnet=32).get(name, 16))
+    size = narrow(name, 4) | dict(size=dict(lenet=12, efficientnet=32).get(name, 16))
     if name=='vgg': size['depth'] = 5
     if name=='efficientnet': size['num_steps'] = 25 # the last of its many layers must have something to hear
-    x = images(3, 1 if name=='lenet' else 3, size['image_size'])
+    x = images(3, 1 if name=='lenet' else 3, size['size'])
     return build(name, **dict(num_steps=10, norm=None) | size | kw), x
 
 def rate_for(name):
@@ -99,7 +99,7 @@ def test_resnet11_by_hand():
 @pytest.mark.parametrize('size', [28, 32, 9, 17])
 @pytest.mark.parametrize('name', models)
 def test_any_image_size(name, size):
-    net = build(name, image_size=size, in_channels=2, num_classes=7, num_steps=2, **narrow(name, 2))
+    net = build(name, size=size, in_channels=2, num_classes=7, num_steps=2, **narrow(name, 2))
     assert net(images(2, 2, size)).shape==(2, 7) and twin(net)(images(2, 2, size)).shape==(2, 7)
 
 @pytest.mark.parametrize('width,depth,theirs', [
@@ -111,7 +111,7 @@ def test_efficientnet_is_the_original_without_its_gates(width, depth, theirs):
     def convs(net):
         found = [m for n,m in net.named_modules() if isinstance(m, nn.Conv2d) and '.fc' not in n]
         return [(*m.weight.shape, *m.stride, *m.padding, m.groups) for m in found]
-    net,other = efficientnet(width, depth, image_size=224),theirs()
+    net,other = efficientnet(width, depth, size=224),theirs()
     assert convs(net)==convs(other)
     shortcuts = [isinstance(m, Residual) for n,m in net.named_children() if 'block' in n]
     assert shortcuts==[m.use_res_connect for m in other.modules() if isinstance(m, MBConv)]
@@ -153,7 +153,7 @@ def test_where_shortcuts_join():
     for join,values in dict(membrane={0, 1}, spikes={0, 1, 2, 3}, currents=None).items():
         torch.manual_seed(0)
         blocks = (2, 1),(2, 1),(4, 2)
-        net = resnet(blocks, width=4, num_steps=20, image_size=12, join=join, norm=None, reset='subtract')
+        net = resnet(blocks, width=4, num_steps=20, size=12, join=join, norm=None, reset='subtract')
         calibrate(net, x, .1)
         out,into = {},{}
         with watch(net, lambda n,m,x,y: out.update({n: dense(y)}), Residual): net(x)
@@ -168,7 +168,7 @@ def test_shortcuts_by_hand():
     x = images(2, 3, 12)
     for join in ('spikes', 'currents'):
         torch.manual_seed(0)
-        net = resnet(((1, 1), (2, 2)), width=3, num_steps=5, image_size=12, join=join)
+        net = resnet(((1, 1), (2, 2)), width=3, num_steps=5, size=12, join=join)
         one,two = net.block1,net.block2
         s = poisson(torch.rand(2, 3, 6, 6, generator=seeded(1)), 5, seeded(2))
         b = one.body
@@ -185,14 +185,14 @@ def test_shortcuts_by_hand():
 @pytest.mark.parametrize('join', ['spikes', 'currents'])
 def test_twins_of_residual_forms(join):
     torch.manual_seed(0)
-    net = resnet11(width=2, image_size=12, num_steps=3, join=join)
+    net = resnet11(width=2, size=12, num_steps=3, join=join)
     ann,x = twin(net),images(2, 3, 12)
     assert ann(x).shape==(2, 10) and not any(isinstance(m, Neuron) for m in ann.modules())
     assert [n for n,_ in net.named_parameters()]==[n for n,_ in ann.named_parameters()]
 
 def test_options_of_a_network_that_hands_on_currents():
     "Its pool is of currents, of the kind that is asked for; all hidden neurons have dropout behind them"
-    net = resnet(((1, 1), (2, 2)), width=2, image_size=12, join='currents', max_pools=True, dropout=.2)
+    net = resnet(((1, 1), (2, 2)), width=2, size=12, join='currents', max_pools=True, dropout=.2)
     blocks = 'conv1 norm1 pool1 block1 block2 lif5 drop5'
     assert children(net)==f'encoder {blocks} flatten fc1 norm6 lif6 drop6 fc2 readout'.split()
     drops,lifs = (sum(isinstance(m, o) for m in net.modules()) for o in (Dropout, LIF))
@@ -201,7 +201,7 @@ def test_options_of_a_network_that_hands_on_currents():
 def test_a_current_that_was_fitted_may_join():
     "Along an identity the currents of all blocks before come to each block; each layer's own weights are scaled"
     torch.manual_seed(0)
-    net = resnet(((1, 1), (1, 1), (1, 1)), width=4, num_steps=10, image_size=12, join='currents', norm=None)
+    net = resnet(((1, 1), (1, 1), (1, 1)), width=4, num_steps=10, size=12, join='currents', norm=None)
     t = calibrate(net, images(4, 3, 12), .1)
     assert t.after.between(.09, .11).all() and len(t)==8
 
@@ -268,7 +268,7 @@ def test_options_arrive():
 
 def test_a_norm_per_step_takes_the_encoders_steps():
     for f in (vgg, resnet9):
-        net = f(width=2, encoder=Direct(3), norm='step', image_size=8)
+        net = f(width=2, encoder=Direct(3), norm='step', size=8)
         assert net(images(2, 3, 8)).shape==(2, 10)
 
 def test_neurons_of_another_class_and_max_pools():
@@ -358,7 +358,7 @@ def test_calibrated_layers_fire_as_asked(name, norm, training):
 def test_deep_plain_nets_are_calibrated():
     "Eleven layers without a norm, which are silent as they are drawn"
     torch.manual_seed(0)
-    net,x = vgg(11, 8, in_channels=1, image_size=28, num_steps=10, norm=None),images(16, 1, 28).relu()
+    net,x = vgg(11, 8, in_channels=1, size=28, num_steps=10, norm=None),images(16, 1, 28).relu()
     found = calibrate(net, x, .05, fresh=True)
     assert (found.before.iloc[-3:]==0).all() and found.after.between(.045, .055).all()
     with pytest.raises(ValueError, match=r"`rate` is 0.9.*'lif1' comes no nearer to it than 0\.\d+"):
@@ -368,7 +368,7 @@ def test_deep_plain_nets_are_calibrated():
 def test_a_fresh_norm_is_left_alone_if_its_neurons_fire(threshold):
     "Behind a threshold that they do not reach in the window it is scaled like any synapse"
     torch.manual_seed(0)
-    net,x = lenet(norm='shared', image_size=12, num_steps=10, threshold=threshold),images(16, 1, 12).relu()
+    net,x = lenet(norm='shared', size=12, num_steps=10, threshold=threshold),images(16, 1, 12).relu()
     old = copy.deepcopy(net.state_dict())
     found = calibrate(net, x, fresh=True)
     changed = {n for n,o in old.items() if not o.equal(net.state_dict()[n])}
@@ -445,9 +445,9 @@ def test_factor_is_found(rate, log):
     (vgg, dict(depth=4), 'at least 5'),
     (vgg, dict(depth=9.), 'integer'),
     (vgg, dict(width=0), 'width'),
-    (vgg9, dict(image_size=7), 'at least 8'),
+    (vgg9, dict(size=7), 'at least 8'),
     (resnet11, dict(width=0), 'width'),
-    (resnet9, dict(image_size=1), 'image_size'),
+    (resnet9, dict(size=1), 'size'),
     (resnet, dict(blocks=((2, 0),)), 'stride'),
     (resnet, dict(blocks=((.5, 1),)), 'channels'),
     (lenet, dict(num_classes=0), '`num_classes` is 0'),
@@ -457,7 +457,7 @@ def test_factor_is_found(rate, log):
     (lenet, dict(encoder='poisson'), '`encoder` is str'),
     (vgg9, dict(encoder=Direct), '`encoder` is'),
     (lenet, dict(num_steps='x'), 'num_steps'),
-    (lenet, dict(image_size=None), 'image_size'),
+    (lenet, dict(size=None), 'size'),
     (lenet, dict(dropout='x'), 'dropout'),
     (lenet, dict(kappa=-1.), 'kappa'),
     (resnet9, dict(kappa=0), 'kappa'),
@@ -468,7 +468,7 @@ def test_factor_is_found(rate, log):
     (efficientnet, dict(width=0), '`width` is 0'),
     (efficientnet, dict(depth=-.5), '`depth` is -0.5'),
     (efficientnet, dict(width=math.inf), 'finite'),
-    (efficientnet, dict(image_size=1), 'image_size')], ids=lambda o: getattr(o, '__name__', str(o)))
+    (efficientnet, dict(size=1), 'size')], ids=lambda o: getattr(o, '__name__', str(o)))
 def test_bad_arguments(f, kw, match):
     with pytest.raises(ValueError, match=match): f(**kw)
 
@@ -551,7 +551,7 @@ def test_users_net_has_a_twin():
 @pytest.mark.parametrize('norm', kinds)
 def test_calibration_of_deep_nets(depth, norm):
     torch.manual_seed(0)
-    net = vgg(depth, 4, norm=norm, image_size=16)
+    net = vgg(depth, 4, norm=norm, size=16)
     assert calibrate(net, images(4, 3, 16)).after.between(.045, .055).all()
 
 def test_calibration_tells_of_currents_that_do_not_grow():

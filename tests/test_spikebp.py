@@ -54,7 +54,7 @@ def test_pooling_neuron_equals_autograd_of_the_loop(T, shape, seed, threshold):
 def test_whole_lenet_equals_autograd_of_the_loop(monkeypatch, grad, reset, refractory):
     torch.manual_seed(0)
     kw = dict(leak=.9, grad=grad, reset=reset, refractory=refractory)
-    net = lenet(num_classes=3, image_size=12, num_steps=20, kappa=8., **kw).double()
+    net = lenet(num_classes=3, size=12, num_steps=20, kappa=8., **kw).double()
     x = torch.rand(4, 1, 12, 12, generator=seeded(1), dtype=torch.float64)
     def run():
         torch.manual_seed(2)
@@ -231,7 +231,7 @@ def test_signed_spikes_by_events_are_those_of_torch(norm):
     "Through pools and norms, and so are their gradients"
     pytest.importorskip('snnkit.engine.roads')
     torch.manual_seed(0)
-    options = whole | dict(grad='rate', signed=True, norm=norm, image_size=12, num_classes=3, in_channels=2)
+    options = whole | dict(grad='rate', signed=True, norm=norm, size=12, num_classes=3, in_channels=2)
     for net in (lenet(encoder=Direct(6), **options), vgg(encoder=Direct(6), depth=5, pool_neurons=False, **options)):
         x,found = torch.rand(4, 2, 12, 12, generator=seeded(0)),[]
         for mode in ('torch', 'numba'):
@@ -243,7 +243,7 @@ def test_signed_spikes_by_events_are_those_of_torch(norm):
 def test_a_network_learns_by_rates():
     "A step down the gradient makes the error smaller, whoever computes, and neurons that were silent get a share"
     torch.manual_seed(0)
-    net = lenet(num_steps=8, image_size=12, num_classes=3, grad='rate', kappa=6., **whole)
+    net = lenet(num_steps=8, size=12, num_classes=3, grad='rate', kappa=6., **whole)
     x,y = torch.rand(8, 1, 12, 12, generator=seeded(0)),torch.eye(3)[torch.arange(8)%3]
     def error():
         torch.manual_seed(1)

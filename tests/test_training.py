@@ -203,7 +203,7 @@ def test_a_stranger_s_pickle_is_not_run(tmp_path):
 def test_a_refused_checkpoint_leaves_the_model_untouched(tmp_path):
     trained(1, out=tmp_path)
     set_seed(5)
-    net = lenet(num_classes=3, image_size=12, num_steps=10, leak=.9)
+    net = lenet(num_classes=3, size=12, num_steps=10, leak=.9)
     before = {k: v.clone() for k,v in net.state_dict().items()}
     def resume(): fit(net, data(), epochs=2, seed=1, out=tmp_path, resume=True, quiet=True)
     with pytest.raises(ValueError, match='another training'): resume()
@@ -521,7 +521,7 @@ def test_any_neuron_counts(capfd):
 def test_norms_that_have_not_learned_are_no_news(kind, capfd):
     "In evaluation a fresh norm divides by 1, and deep layers seem silent; training divides by what the batch says"
     set_seed(0)
-    net,x = vgg9(num_steps=4, width=8, in_channels=1, image_size=8, norm=kind),data().valid[:8][0]
+    net,x = vgg9(num_steps=4, width=8, in_channels=1, size=8, norm=kind),data().valid[:8][0]
     before = {k: v.clone() for k,v in net.state_dict().items()}
     assert warn_of_rates(net, x)=={} and capfd.readouterr().err==''
     assert all(v.equal(before[k]) for k,v in net.state_dict().items()) and net.training

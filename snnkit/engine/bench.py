@@ -288,7 +288,7 @@ def tiny_step(
     "One step of the network on a tiny image, in which everything is imported and compiled."
     start = time.perf_counter()
     with use('numba' if library=='snnkit' and has('numba') else 'torch'):
-        model = translate(build(**meta | dict(image_size=8, num_steps=1)), library)
+        model = translate(build(**meta | dict(size=8, num_steps=1)), library)
         x,y = torch.rand(1, meta['in_channels'], 8, 8),torch.zeros(1, dtype=torch.long)
         stepper(model, x, y, what=='train')(0)
     return time.perf_counter()-start
@@ -353,12 +353,12 @@ def write_task(
     seed:int=42     # of the weights
 )->tuple:           # the network, images [B, C, H, W], labels [B]
     "Draw a network for `data`, take its first training images, and store both; raises ValueError if there are too few."
-    h,w = data.image_size
+    h,w = data.size
     check_whole('batch_size', batch_size, 1)
     need(h==w, f'{data.name} has images of {h} x {w}', 'the models take squares', 'Choose other data.')
     n = len(data.train)
     need(batch_size<=n, f'`batch_size` is {batch_size}', f'{data.name} has {n} training images', 'Take fewer.')
-    kw = dict(name=model, num_classes=data.num_classes, in_channels=data.in_channels, image_size=h,
+    kw = dict(name=model, num_classes=data.num_classes, in_channels=data.in_channels, size=h,
               num_steps=num_steps, kappa=kappa)
     set_seed(seed)
     net = build(**kw)

@@ -119,7 +119,7 @@ def test_engine_is_nearer_to_the_faster_road():
 @needs_peers
 @pytest.mark.parametrize('library', list(peers))
 def test_residual_networks_are_refused(library):
-    net = build('resnet9', width=2, in_channels=1, image_size=8, num_steps=2)
+    net = build('resnet9', width=2, in_channels=1, size=8, num_steps=2)
     with pytest.raises(ValueError, match='has a Residual.*--libraries snnkit'): translate(net, library)
 
 @needs_peers

@@ -98,7 +98,7 @@ def test_what_stands_between(make):
 def test_residual_forms(join, grad):
     "Sums of spikes, and currents that are handed on"
     torch.manual_seed(0)
-    net = resnet(((1, 1), (2, 2)), width=8, num_steps=8, image_size=12, join=join, grad=grad)
+    net = resnet(((1, 1), (2, 2)), width=8, num_steps=8, size=12, join=join, grad=grad)
     assert_same(net, images(3, 3, 12, 12), tol=2e-5)
 
 def test_direct_input_has_values():

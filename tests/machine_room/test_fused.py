@@ -169,7 +169,7 @@ def test_differentiates_once():
 @pytest.mark.parametrize('kw', [dict(), dict(grad='atan', reset='subtract'), dict(refractory=2)])
 def test_whole_lenet(kw):
     torch.manual_seed(0)
-    net = lenet(num_classes=3, image_size=12, num_steps=10, kappa=8., leak=.9, **kw).to(dev)
+    net = lenet(num_classes=3, size=12, num_steps=10, kappa=8., leak=.9, **kw).to(dev)
     x = torch.rand(2, 1, 12, 12, generator=seeded(1)).to(dev)
     def run():
         torch.manual_seed(2)

@@ -39,7 +39,7 @@ def test_the_synapse_before_a_norm_and_the_neuron_behind_work_by_events(name):
 @pytest.mark.parametrize('norm', [None, 'shared'])
 def test_gradients_of_the_charge(grad, norm):
     torch.manual_seed(0)
-    net = lenet(num_classes=3, image_size=12, num_steps=12, kappa=6., norm=norm, grad=grad, leak=1., reset='subtract')
+    net = lenet(num_classes=3, size=12, num_steps=12, kappa=6., norm=norm, grad=grad, leak=1., reset='subtract')
     y,grads = assert_same(net, images(4, 1, 12, 12), tol=1e-3)
     assert all(g.norm()>0 for g in grads.values())
 
