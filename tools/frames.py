@@ -16,7 +16,7 @@ from PIL import Image
 from common import alts
 
 tenths = tuple(i/10 for i in range(11))
-# The control that a page's slider moves, and where it stops; the value that an explorer begins with is added
+# The control that a page's slider moves, and where it stops (see `stops`)
 ranges = dict(
     EncoderExplorer=('num_steps', (1, 2, 4, 8, 12, 16, 25, 40, 64, 100)),
     NeuronExplorer=('amplitude', (0., .4, .6, 1., 1.5, 2., 3., 4., 6., 10.)),
@@ -34,13 +34,19 @@ def shown(cell):
     named = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in ranges
     return ast.unparse(call) if named else ''
 
+def stops(control, values):
+    "Those of `values` that `control` takes, and the one that it has"
+    if hasattr(control, 'options'): taken = {v for v in values if v in control.options}
+    else: taken = {v for v in values if control.min<=v<=control.max}
+    return sorted(taken | {control.value})
+
 def made(call):
     "The explorer that the code `call` makes, the name of the control to move, and its values"
     e = eval(call, vars(import_module('snnkit.explorers')))
     name,values = ranges[type(e).__name__]
     if name not in e.controls:
         sys.exit(f'tools/frames.py: {type(e).__name__} has no control {name!r}, it has {", ".join(e.controls)}')
-    return e,name,sorted({*values, e.controls[name].value})
+    return e,name,stops(e.controls[name], values)
 
 def webp(png):
     "The picture in the bytes `png` as a smaller one without loss, ready for a page"
