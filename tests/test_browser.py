@@ -338,7 +338,10 @@ def test_a_network_learns_on_the_page(playing):
     e.changes(lambda: page.keyboard.press('ArrowLeft'))
     e.press('pause')
     e.at.locator('button', has_text='start').wait_for(timeout=10_000)
-    page.wait_for_timeout(500)
+    still = """o => { const n = o.textContent.match(/after ([\\d,]+) images/)[1], was = o.was;
+        o.was = n;
+        return n == was }"""
+    page.wait_for_function(still, arg=e.at.element_handle(), polling=1500, timeout=20_000) # the last slice has ended
     assert 0 < (n := seen()) < 6400
     page.wait_for_timeout(500)
     assert seen() == n
