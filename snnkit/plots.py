@@ -414,7 +414,7 @@ class ResultTable:
             'per neuron and step': l.rate.map('{:.4f}'.format),
             'never fire': l.silent.map('{:.1%}'.format)})
         title = f'An SNN and its ANN twin on the same {self.images:,} test images'
-        return f'{title}\n\n{top}\n\nWhat fires in the SNN\n\n{below.to_string(index_names=False)}'
+        return f'{title}\n\n{top.to_string()}\n\nWhat fires in the SNN\n\n{below.to_string(index_names=False)}'
 
 # %% ../nbs/experiment/09_plots.ipynb #73f77a55
 def result_table(

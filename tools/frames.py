@@ -23,7 +23,8 @@ ranges = dict(
     GradientExplorer=('threshold', (.2, .4, .6, .8, 1., 1.2, 1.5, 2., 3., 5.)),
     NetworkExplorer=('intensity', tenths),
     ConversionExplorer=('num_steps', (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)),
-    FieldsExplorer=('intensity', tenths))
+    FieldsExplorer=('intensity', tenths),
+    EconomyExplorer=('num_steps', (1, 2, 4, 8)))
 script = (Path(__file__).parent/'site/frames.js').read_text(encoding='utf-8')
 
 def shown(cell):
