@@ -2,8 +2,10 @@
 where nothing else is installed."""
 import ast,os,subprocess,sys,tarfile
 from configparser import ConfigParser
+from functools import partial
 from email import message_from_bytes
 from importlib.metadata import packages_distributions
+from pathlib import Path
 from zipfile import ZipFile
 import pytest
 from PIL import Image
@@ -14,9 +16,10 @@ from bounds import colab as in_colab,lowest,tested
 from colab import private
 from common import project_copy,root,run
 from environment import environment,wheel as build_wheel
+from snnkit.encoding import digits
 from snnkit.experiments import Store
 
-commands = ['snnkit-train', 'snnkit-compare', 'snnkit-experiment', 'snnkit-bench']
+commands = ['snnkit-train', 'snnkit-compare', 'snnkit-predict', 'snnkit-experiment', 'snnkit-bench']
 
 @pytest.fixture(scope='module')
 def built(tmp_path_factory):
@@ -189,11 +192,20 @@ def test_import_costs_little_more_than_torch(call, user):
     assert float(call(user, 'python', '-c', code)) < .5
 
 @pytest.mark.parametrize('command', commands)
-def test_help(call, user, command): assert '--data' in call(user, command, '--help')
+def test_help(call, user, command): assert '--seed' in call(user, command, '--help')
 
 def test_train(call, user, tmp_path):
     text = call(user, 'snnkit-train', '--num-steps', 2, '--epochs', 1, '--batch-size', 100)
     assert 'of 1,000 test images' in text and (tmp_path/'out/train/result.json').exists()
+
+def test_a_network_moves_to_another_environment(call, user, tmp_path):
+    "Trained here, asked there: the same scores of the same pictures"
+    ours = partial(call, Path(sys.executable).parent)
+    for i in range(3): Image.fromarray(digits()[0][900*i, 0].numpy()).save(tmp_path/f'{i}.png')
+    ours('snnkit-train', '--part', 200, '--num-steps', 4, '--epochs', 1, '--out', tmp_path/'mine')
+    ask = 'snnkit-predict', tmp_path/'0.png', tmp_path/'1.png', tmp_path/'2.png', '--out', tmp_path/'mine'
+    said = ours(*ask)
+    assert 'SNN in 4 steps' in said and said.count('.png')==3 and call(user, *ask)==said
 
 def test_bench(call, user, tmp_path):
     options = '--libraries snnkit --data digits --num-steps 4 --batch-size 2 --threads 1 --runs 1 --steps 1'
