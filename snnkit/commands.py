@@ -71,7 +71,7 @@ def begun(
     return config_of(made),run['epoch'],run['config']['epochs']
 
 # %% ../nbs/doors/17_commands.ipynb #41c00013
-def flat(
+def names_and_values(
     config:Config # of a run
 )->dict:          # its fields, with the options of the model among them
     "A configuration as names and values."
@@ -84,7 +84,7 @@ def same_settings(
     out         # folder of the training
 ):
     "Raise a ValueError that names the settings in which `new` differs from `old`."
-    a,b = flat(old),flat(new)
+    a,b = names_and_values(old),names_and_values(new)
     odd = [f'{k} {a.get(k)} -> {b.get(k)}' for k in a|b if a.get(k)!=b.get(k)]
     need(not odd, f'{out} holds a training with other settings ({", ".join(odd)})', 'to resume they must be the same',
          'Leave these settings out, or choose another `out`.')

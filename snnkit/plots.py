@@ -1082,7 +1082,7 @@ def plot_seen(
 # %% ../nbs/experiment/09_plots.ipynb #3a0c56f9
 def spent(
     n:Seen         # what `see_image` gives
-)->pd.DataFrame:   # rows SNN and twin: spikes, operations, kind of operation, energy (µJ)
+)->pd.DataFrame:   # rows SNN and, if there is one, twin: spikes, operations, kind of operation, energy (µJ)
     "Spikes, synaptic operations and compute energy for one image, beside the twin's."
     check_kind('n', n, Seen, 'Use `see_image`.')
     def cost(ops, spikes):
@@ -1090,4 +1090,6 @@ def spent(
         count = round(ops.effective.sum())
         return {'spikes': spikes, 'operations': count, 'kind': kind, 'energy (µJ)': energy(ops).sum()}
     spikes = sum(int(s.count_nonzero()) for s in n.trains.values() if is_spikes(s))
-    return pd.DataFrame.from_dict(dict(SNN=cost(n.ops, spikes), twin=cost(n.twin_ops, 0)), orient='index')
+    rows = dict(SNN=cost(n.ops, spikes))
+    if n.twin_ops is not None: rows['twin'] = cost(n.twin_ops, 0)
+    return pd.DataFrame.from_dict(rows, orient='index')
