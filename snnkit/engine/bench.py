@@ -501,8 +501,9 @@ def plot_bench(
     for w,(top,low) in zip(what, axs.T):
         t = table.loc[w]
         bars = dict(color=['C0' if o=='snnkit' else 'lightgrey' for o in t.index], edgecolor='black', linewidth=.5)
-        top.bar(t.index, t.ms, yerr=[t.ms-t['min'], t['max']-t.ms], capsize=4, **bars)
-        low.bar(t.index, t.MB, **bars)
+        ms,least,most,memory = t[['ms', 'min', 'max', 'MB']].to_numpy().T
+        top.bar(t.index, ms, yerr=[ms-least, most-ms], capsize=4, **bars)
+        low.bar(t.index, memory, **bars)
         top.set(title=w, ylabel='time of a step (ms)', xticks=[])
         low.set_ylabel('peak memory (MB)')
         low.tick_params('x', rotation=30)
