@@ -146,10 +146,11 @@ def test_contents(page, address, width):
     page.goto(f'{address}/network/encoding.html')
     if width == 800: page.locator('.site-contents summary').click()
     contents = page.locator('#TOC' if width == 1280 else '.site-contents')
-    link = contents.get_by_role('link', name='Intensities')
+    link = contents.get_by_role('link').nth(1)
+    anchor = link.get_attribute('href').partition('#')[2]
     link.click()
-    page.wait_for_url('**/encoding.html#intensities')
-    top = 'document.querySelector("#intensities h2").getBoundingClientRect().top'
+    page.wait_for_url(f'**/encoding.html#{anchor}')
+    top = f'document.getElementById("{anchor}").getBoundingClientRect().top'
     page.wait_for_function(f'0 <= {top} && {top} < 300', timeout=10_000)
 
 def test_sidebar_on_a_narrow_screen(page, address):
