@@ -21,9 +21,9 @@ from .models import models
 from .training import evaluate, fit, new_accelerator, plot_history, read_tensors, undisturbed
 from .measures import accuracy_interval, confusion, costs, hits, synaptic_ops
 from .plots import plot_confusion, plot_membranes, plot_mistakes, plot_rasters, result_table
-from .store import Config, Store, config_of, its_twin, provenance, resolve, schedules
+from .store import Config, Store, config_of, its_twin, provenance
 from snnkit.experiments import (
-    data_for, increments, network, objective, optimizer_of, recipe, run_all, table, twinned
+    data_for, increments, network, recipe, rules_of, run_all, table, twinned
 )
 from .studies import study
 from .trained import find, load_trained, plot_way, predict
@@ -123,10 +123,8 @@ def learn_in(
 )->tuple:          # the network, and its training
     "Train the network of a configuration in a folder; ends the program if it was stopped."
     net = network(config, data)
-    more = dict(loss=objective(config), schedule=resolve('schedule', config.schedule, schedules),
-                opt=optimizer_of(config), about=recipe(config, data))
-    run = fit(net, data, config.epochs, config.batch_size, config.lr, config.seed, out, resume,
-              accelerator=accelerator, **more)
+    settings = config.epochs,config.batch_size,config.lr,config.seed,out,resume
+    run = fit(net, data, *settings, accelerator=accelerator, about=recipe(config, data), **rules_of(config))
     if run.stopped: raise SystemExit('Stopped. Go on with the same command and --resume.')
     return net,run
 

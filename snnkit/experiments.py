@@ -368,6 +368,15 @@ def optimizer_of(
     joins = config.ann and config.late # of torch's fused SGD all weights must have a gradient from the first step
     return partial(torch.optim.SGD, momentum=.9, nesterov=True, fused=not joins, weight_decay=decay)
 
+# %% ../nbs/experiment/11_experiments.ipynb #41e00011
+def rules_of(
+    config:Config, # of the run
+    teacher=None   # trained twin, or None
+)->dict:           # loss, schedule and optimizer
+    "What `fit` is told of how a network learns."
+    schedule = resolve('schedule', config.schedule, schedules)
+    return dict(loss=objective(config, teacher), schedule=schedule, opt=optimizer_of(config))
+
 # %% ../nbs/experiment/11_experiments.ipynb #0b1ec713
 def learn(
     net,           # network of a run, trained in place
@@ -385,8 +394,7 @@ def learn(
         return epochs,[]
     begun = any(home.glob('*.safetensors'))
     settings = epochs,config.batch_size,lr,config.seed
-    more = dict(loss=objective(config, teacher), schedule=resolve('schedule', config.schedule, schedules),
-                opt=optimizer_of(config))
+    more = rules_of(config, teacher)
     if config.precision=='bf16' and config.ann: net.to(memory_format=torch.channels_last) # as those kernels like it
     try: t = fit(net, data, *settings, home, resume=True, quiet=quiet, **more)
     except ValueError as e:
