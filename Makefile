@@ -80,12 +80,12 @@ $(py):
 # Made anew when what it needs changes
 .venv/run.stamp: $(facts) | $(py)
 	@echo 'Installing into .venv: a few minutes the first time'
-	$(py) -m pip install -q -e .
+	$(py) -m pip install -q --no-compile -e .
 	touch $@
 
 .venv/lab.stamp: $(facts) | $(py)
 	@echo 'Installing into .venv, with JupyterLab: a few minutes the first time'
-	$(py) -m pip install -q -e '.[lab]'
+	$(py) -m pip install -q --no-compile -e '.[lab]'
 	touch .venv/run.stamp $@
 
 .venv/test.stamp: $(facts) | $(py)

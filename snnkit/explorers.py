@@ -8,7 +8,7 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/doors/explorers.html.m
 __all__ = ['turn', 'drives', 'canvas', 'handwriting', 'corners', 'styles', 'slider', 'menu', 'png', 'allowed', 'Explorer',
            'sample_digits', 'EncoderExplorer', 'NeuronExplorer', 'GradientExplorer', 'Pad', 'strokes_of', 'text_of',
            'as_mnist', 'restyled', 'thick', 'first_of', 'NetworkExplorer', 'ConversionExplorer', 'FieldsExplorer',
-           'stored_economy', 'EconomyExplorer', 'Course', 'Learner', 'TrainExplorer', 'redraw_times', 'moved']
+           'stored_economy', 'EconomyExplorer', 'Course', 'Learner', 'TrainExplorer', 'redraw_times', 'beside', 'moved']
 
 # %% ../nbs/doors/15_explorers.ipynb #3e16c7f4
 import base64, copy, html, math, os, threading, time
@@ -975,11 +975,20 @@ def redraw_times(
     rows = {}
     for e in explorers:
         e.draw() # once without a clock
-        sliders = [c for c in e.controls.values() if isinstance(c, (W.IntSlider, W.FloatSlider))]
-        took = [moved(c, v) for c in sliders*repeat for v in (min(c.max, c.value+c.step), c.value)]
+        sliders = [c for c in e.controls.values() if isinstance(c, (W.IntSlider, W.FloatSlider, W.SelectionSlider))]
+        took = [moved(c, v) for c in sliders*repeat for v in (beside(c), c.value)]
         median = pd.Series(took).median()
         rows[type(e).__name__] = {'moves': len(took), 'median (ms)': median, 'longest (ms)': max(took)}
     return pd.DataFrame.from_dict(rows, orient='index').round(0)
+
+def beside(
+    control # a slider
+):          # the next value that it takes, or at its end the one before
+    if isinstance(control, W.SelectionSlider):
+        at = control.index
+        return control.options[at+1 if at+1<len(control.options) else at-1]
+    more = control.value+control.step
+    return more if more<=control.max else control.value-control.step
 
 def moved(
     control, # a slider
