@@ -983,7 +983,8 @@ def redraw_times(
 
 def beside(
     control # a slider
-):          # the next value that it takes, or at its end the one before
+):          # a value of its kind
+    "The next value that a slider takes, or at its end the one before."
     if isinstance(control, W.SelectionSlider):
         at = control.index
         return control.options[at+1 if at+1<len(control.options) else at-1]

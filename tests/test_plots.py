@@ -124,18 +124,22 @@ def test_odd_calls_are_named(call, odd):
 def comparisons(names, rows): return pd.DataFrame(rows, names, ['difference', 'low', 'high'])
 
 def test_forest():
-    "A row for each comparison and each of its pairs, where its numbers say, and thin if it is a pair"
+    "A comparison's mean, and below it each of its pairs, where its numbers say, and grey if it is a pair"
     t = comparisons(['a', 'b'], [[2., 1., 3.], [0., -1., 1.]])
     index = pd.MultiIndex.from_product([['a', 'b'], ['seed 1', 'seed 2']])
     pairs = comparisons(index, [[1.5, 1., 2.], [2.5, 2., 3.], [.5, 0., 1.], [-.5, math.nan, math.nan]])
     ax = P.plot_forest(t, pairs, Figure()).axes[0]
-    assert [o.get_text() for o in ax.get_yticklabels()]==['seed 1', 'seed 2', 'a', 'seed 1', 'seed 2', 'b']
-    assert ax.get_xlabel().startswith('difference (points)')
+    assert [o.get_text() for o in ax.get_yticklabels()]==['a', 'b']
+    assert ax.get_xlabel().startswith('difference (points)') and ax.get_xlabel().endswith('\ngrey, from above: seed 1, seed 2')
     dots = [o for o in ax.lines if o.get_marker() in 'Do']
-    want = [(1.5, 'o'), (2.5, 'o'), (2., 'D'), (.5, 'o'), (-.5, 'o'), (0., 'D')]
+    want = [(2., 'D'), (1.5, 'o'), (2.5, 'o'), (0., 'D'), (.5, 'o'), (-.5, 'o')]
     assert [(o.get_xdata()[0], o.get_marker()) for o in dots]==want
+    heights = [o.get_ydata()[0] for o in dots]
+    assert heights==sorted(heights) and [heights[0], heights[3]]==[*ax.get_yticks()]
     ends = [s[:, 0].tolist() for o in ax.collections for s in o.get_segments() if s.size]
-    assert ends==[[1, 2], [2, 3], [1, 3], [0, 1], [-1, 1]] # what has no interval has a dot
+    assert ends==[[1, 3], [1, 2], [2, 3], [-1, 1], [0, 1]] # what has no interval has a dot
+    unlike = P.plot_forest(t, pairs.drop(index=('b', 'seed 1')), Figure()).axes[0]
+    assert unlike.get_xlabel().endswith('\ngrey')
     assert len(P.plot_forest(t.rename(columns=dict(difference='increment')), fig=Figure()).axes[0].get_yticks())==2
     renamed = pairs.rename(columns=dict(difference='increment'))
     for each in (pairs.loc[['a']], pairs.drop(columns='low'), t, renamed, 3, pd.DataFrame()):
