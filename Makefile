@@ -41,8 +41,8 @@ test: .venv/test.stamp chromium ## Check everything: modules in sync, notebooks,
 	$(py) tools/sync.py
 	$(py) tools/readme.py --check
 	$(py) tools/prose.py
-	$(py) tools/docs.py & site=$$!; $(py) tools/notebooks.py; shown=$$?; wait $$site && exit $$shown # one at the other's waiting times
-	$(pytest)
+	$(py) tools/docs.py --out .venv/docs & site=$$!; $(py) tools/notebooks.py; shown=$$?; wait $$site && exit $$shown # one at the other's waiting times
+	SNNKIT_SITE=.venv/docs $(pytest)
 
 units: .venv/test.stamp chromium ## The tests alone, which also run where the docs cannot be rendered (Python 3.10)
 	$(pytest)

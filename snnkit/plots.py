@@ -95,7 +95,7 @@ def label_ends(
     low,high = ax.get_ylim()
     gap = 1.15*font_size*(high-low)/(72*box.height/ax.figure.dpi)
     ends = [o for o in ends if math.isfinite(o[2])]
-    at = apart([o[2] for o in ends], gap, low, high)
+    at = apart([o[2] for o in ends], gap, low+gap/2, high-gap/2)
     for (name,x,_,colour),y in zip(ends, at):
         ax.annotate(name, (x, y), xytext=(5, 0), textcoords='offset points', va='center', color=colour,
                     fontsize=font_size, annotation_clip=False)

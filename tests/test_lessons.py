@@ -29,6 +29,8 @@ knobs = {
     r"of,fresh = .*": "of,fresh = (42,),True",
     r"single = .*": "single = (42,)",
     r"neurons = .*": "neurons = (100,)",
+    r"part=600": "part=200",
+    r"mean_currents\(tried\[n\], 32\)": "mean_currents(tried[n], 8)",
     r"test = load.*": "test = some = counted(load('digits').test, 50)",
     r"shown = counted.*": "shown = counted(load('digits').train, 50)"}
 
