@@ -983,7 +983,7 @@ def redraw_times(
 
 def beside(
     control # a slider
-):          # a value of its kind
+)->object:  # a value of its kind
     "The next value that a slider takes, or at its end the one before."
     if isinstance(control, W.SelectionSlider):
         at = control.index

@@ -7,10 +7,10 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/plots.html.
 # %% auto #0
 __all__ = ['font_size', 'costs', 'codes', 'finish', 'apart', 'label_ends', 'one_image', 'sample_rows', 'plot_rasters',
            'plot_spike_counts', 'telling_neurons', 'layer_current', 'plot_membranes', 'plot_mistakes', 'plot_confusion',
-           'ResultTable', 'result_table', 'plot_accuracies', 'plot_series', 'plot_costs', 'plot_forest', 'Encoded',
-           'read_out', 'encode_image', 'plot_encoded', 'Driven', 'rate_of', 'drive_neuron', 'plot_driven', 'Taught',
-           'rate_error', 'teach_neuron', 'error_after', 'plot_taught', 'Seen', 'score_course', 'leader', 'see_image',
-           'plot_seen', 'spent']
+           'ResultTable', 'result_table', 'plot_accuracies', 'plot_series', 'plot_costs', 'pairs_told', 'plot_forest',
+           'Encoded', 'read_out', 'encode_image', 'plot_encoded', 'Driven', 'rate_of', 'drive_neuron', 'plot_driven',
+           'Taught', 'rate_error', 'teach_neuron', 'error_after', 'plot_taught', 'Seen', 'score_course', 'leader',
+           'see_image', 'plot_seen', 'spent']
 
 # %% ../nbs/experiment/09_plots.ipynb #b8aa18d8
 import copy, math
@@ -50,7 +50,7 @@ font_size = 9 # points, of all words in a picture
 def _words_in(
     artist # a figure, or what stands in one
 )->list:   # texts
-    "All words in `artist`, but for the numbers at an axis, which need not be made for this."
+    "All words in `artist` except the numbers along its axes, which matplotlib has not made yet."
     if isinstance(artist, Axis): return [artist.label, artist.offsetText]
     inner = [o for child in artist.get_children() for o in _words_in(child)]
     return [artist, *inner] if isinstance(artist, Text) else inner
@@ -81,6 +81,7 @@ def apart(
     out[order] = isotonic_regression(np.array(where)[order]-steps, y_min=low, y_max=top)+steps
     return out.tolist()
 
+# %% ../nbs/experiment/09_plots.ipynb #eca7fb48
 def label_ends(
     ax,             # matplotlib axes
     ends:list,      # for each curve: its name, the x and y of its end, and its colour
@@ -582,6 +583,7 @@ def forest_rows(
         y = rows[-1][0]+1
     return rows
 
+# %% ../nbs/experiment/09_plots.ipynb #eb7c78c0
 def pairs_told(
     each:pd.DataFrame # pairs, under network and run, or None
 )->str:               # a line below the axis
@@ -590,7 +592,6 @@ def pairs_told(
     runs = {tuple(o.index.get_level_values(1)) for _,o in each.groupby(level=0)}
     same = f', from above: {", ".join(map(str, min(runs)))}' if len(runs)==1 else ''
     return f'\ngrey{same}'
-
 
 # %% ../nbs/experiment/09_plots.ipynb #e1f7a30d
 def plot_forest(

@@ -9,12 +9,13 @@ __all__ = ['recorded', 'fewer', 'reported', 'quantized', 'as_long', 'still_late'
            'studies', 'whole', 'base_for', 'augment_for', 'ablation', 'depths', 'textbook', 'textbook_for', 'published',
            'in_few_steps', 'few', 'routes', 'cures', 'for_both', 'for_spikes', 'together', 'best_for', 'source_for',
            'converted', 'tuned', 'unsupervised', 'rivals', 'deep_source', 'accurate', 'photographs', 'efficient',
-           'economy', 'study']
+           'economy', 'study', 'answer']
 
 # %% ../nbs/experiment/12_studies.ipynb #8c15e3fa
 from dataclasses import replace
 
 import pandas as pd
+from IPython.display import Markdown
 from torch import nn
 
 from .core import check_choice
@@ -452,3 +453,10 @@ def study(
     if of is None: of = range(42, 47 if name=='headline' else 45)
     configs = seeds(studies[name](base_for(data, **changes)), of)
     return list({key(c): c for c in configs}.values())
+
+# %% ../nbs/experiment/12_studies.ipynb #992fce94
+def answer(
+    text:str # Markdown, such as an f-string with what was computed
+)->Markdown: # to be shown
+    "The answer to an exercise, folded: a click shows it."
+    return Markdown(f'<details><summary>Result</summary>\n\n{text}\n\n</details>')

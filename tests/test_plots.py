@@ -130,7 +130,8 @@ def test_forest():
     pairs = comparisons(index, [[1.5, 1., 2.], [2.5, 2., 3.], [.5, 0., 1.], [-.5, math.nan, math.nan]])
     ax = P.plot_forest(t, pairs, Figure()).axes[0]
     assert [o.get_text() for o in ax.get_yticklabels()]==['a', 'b']
-    assert ax.get_xlabel().startswith('difference (points)') and ax.get_xlabel().endswith('\ngrey, from above: seed 1, seed 2')
+    assert ax.get_xlabel().startswith('difference (points)')
+    assert ax.get_xlabel().endswith('\ngrey, from above: seed 1, seed 2')
     dots = [o for o in ax.lines if o.get_marker() in 'Do']
     want = [(2., 'D'), (1.5, 'o'), (2.5, 'o'), (0., 'D'), (.5, 'o'), (-.5, 'o')]
     assert [(o.get_xdata()[0], o.get_marker()) for o in dots]==want

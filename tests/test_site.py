@@ -13,7 +13,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):
-    "The folder of the site: that which `make test` has built, or the first of the processes that run tests does, for all"
+    "The folder of the site; if `make test` has not built it, the first of the processes that run tests does, for all"
     if made := os.environ.get('SNNKIT_SITE'): return (root/made).resolve(strict=True)
     try: import smalldocs,latex2mathml # noqa: F401
     except ImportError: missing('smalldocs and latex2mathml')
