@@ -254,7 +254,7 @@ def ask(
     "What a trained network says of pictures; raises ValueError or FileNotFoundError, naming the file, for others."
     need(pictures, '`images` is empty', 'it must name pictures or folders', 'Such as `snnkit-predict a.png`.')
     place = find(out.removeprefix('zoo:')) if str(out).startswith('zoo:') else out
-    trained = load_trained(place, [trust] if trust else ())
+    trained = load_trained(place, trust)
     table = predict(trained, list(pictures), top, seed, invert)
     text = f'{described(trained)}\n\n{in_columns(table)}'
     if spikes is None: return text

@@ -7,10 +7,10 @@ Docs: https://devchuriwala.github.io/SpikingNeuralNetwork/experiment/plots.html.
 # %% auto #0
 __all__ = ['font_size', 'costs', 'codes', 'finish', 'apart', 'label_ends', 'one_image', 'sample_rows', 'plot_rasters',
            'plot_spike_counts', 'telling_neurons', 'layer_current', 'plot_membranes', 'plot_mistakes', 'plot_confusion',
-           'ResultTable', 'result_table', 'plot_accuracies', 'plot_series', 'plot_costs', 'pairs_told', 'plot_forest',
-           'Encoded', 'read_out', 'encode_image', 'plot_encoded', 'Driven', 'rate_of', 'drive_neuron', 'plot_driven',
-           'Taught', 'rate_error', 'teach_neuron', 'error_after', 'plot_taught', 'Seen', 'score_course', 'leader',
-           'see_image', 'plot_seen', 'spent']
+           'ResultTable', 'result_table', 'plot_accuracies', 'plot_series', 'plot_costs', 'plot_forest', 'Encoded',
+           'read_out', 'encode_image', 'plot_encoded', 'Driven', 'rate_of', 'drive_neuron', 'plot_driven', 'Taught',
+           'rate_error', 'teach_neuron', 'error_after', 'plot_taught', 'Seen', 'score_course', 'leader', 'see_image',
+           'plot_seen', 'spent']
 
 # %% ../nbs/experiment/09_plots.ipynb #b8aa18d8
 import copy, math
@@ -492,7 +492,7 @@ def plot_accuracies(
     ax.axvline(t['test (%)'].iloc[0], color='.6', lw=.8)
     ax.errorbar(t['test (%)'], y, xerr=whiskers(t), fmt='o', ms=4, capsize=3, lw=1, color='black')
     ax.set_yticks(y, t.index)
-    ax.invert_yaxis()
+    ax.set_ylim(len(t)-.5, -.5) # the first row on top
     ax.set_xlabel('test accuracy (%)')
     return finish(fig)
 

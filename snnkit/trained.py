@@ -17,6 +17,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from fastcore.basics import listify
 from PIL import Image
 from torch import nn
 from torch.hub import download_url_to_file
@@ -80,7 +81,7 @@ def import_paths(
 # %% ../nbs/doors/16_trained.ipynb #41b00002
 def check_names(
     config:Config, # from a file
-    trust,         # import paths that may be imported besides the kit's
+    trust:list,    # import paths that may be imported besides the kit's
     path           # of the file, for the message
 ):
     "Raise a ValueError if the recipe in a file names code that is neither the kit's nor trusted."
@@ -88,7 +89,7 @@ def check_names(
     named += [(name, value, _neurons) for name,value in import_paths(config.options)]
     for name,value,ours in named:
         need(value in ours or value in trust, f'{path} has a {name} {value!r}', 'it must be one of the kit',
-             f'A file must not choose what code is run. If {value!r} is yours, add `trust=[{value!r}]` (`--trust`).')
+             f'A file must not choose what code is run. If {value!r} is yours, add `trust={value!r}` (`--trust`).')
 
 # %% ../nbs/doors/16_trained.ipynb #41b00004
 def weights_in(
@@ -128,15 +129,15 @@ class Trained(NamedTuple):
 
 # %% ../nbs/doors/16_trained.ipynb #41b00007
 def load_trained(
-    place,   # file of weights, or folder of a training
-    trust=() # import paths of your own that the file may name, such as 'mynets:mine'
+    place,     # file of weights, or folder of a training
+    trust=None # import path of your own that the file may name, such as 'mynets:mine', or several
 )->Trained:  # network, classes, preprocessing, and what the file tells
     "Build a saved network again; raises ValueError or FileNotFoundError, naming the file, if it cannot be."
     path = weights_in(place)
     tensors,meta = read_tensors(path)
     told = told_in(meta, path)
     config,kind = config_of(told),Pictures(**told['images'])
-    check_names(config, trust, path)
+    check_names(config, listify(trust), path)
     with own_stream('load'): net = network(replace(config, calibrate=False), kind) # first weights do not matter
     load_state(net, {k: v.float() if v.dtype==torch.float16 else v for k,v in tensors.items()}, path)
     return Trained(net.eval(), list(kind.classes), Prepare(kind), told)

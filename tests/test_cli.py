@@ -232,7 +232,7 @@ def mine(num_steps, num_classes, size):
     settings = '--model mynets:mine --num-steps 3 --epochs 1 --out own'.split()
     call('snnkit-train', '--data', folder, *settings, **here)
     args = 'snnkit-predict', folder/'class0', '--out', 'own'
-    assert '--trust' in call(*args, ok=False, **here)
+    for other in ([], ['--trust', 'mynets:mine2']): assert '--trust' in call(*args, *other, ok=False, **here)
     assert len(scores(call(*args, '--trust', 'mynets:mine', **here)))>10
 
 both = pytest.mark.parametrize('command', ['train', 'compare'])
