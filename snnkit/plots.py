@@ -548,7 +548,7 @@ def plot_costs(
         ax.errorbar(r[cost], r['test (%)'], yerr=whiskers(r), mfc=face, color=colour[net], label=name, **style)
     ax.set(xlabel=costs[cost], ylabel='test accuracy (%)', xscale='log')
     edge = ax.get_xlim()[1]
-    label_ends(ax, [(name, edge, t.loc[name, 'test (%)'], colour[net]) for name,net in zip(t.index, nets)])
+    label_ends(ax, [(name, edge, at, colour[net]) for name,at,net in zip(t.index, t['test (%)'], nets)])
     ax.set_xlim(right=edge)
     ticks = cost_ticks(*t[cost].agg(['min', 'max']))
     ax.xaxis.set(major_locator=ticks, major_formatter='{x:g}', minor_locator=NullLocator())
@@ -614,7 +614,6 @@ def plot_forest(
     side = 'the spiking network is behind' if what=='increment' else 'ahead'
     ax.set_xlabel(f'{what} (points): {side} →{pairs_told(each)}')
     return finish(fig)
-
 
 # %% ../nbs/experiment/09_plots.ipynb #71c2e9b4
 class Encoded(NamedTuple):

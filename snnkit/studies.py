@@ -15,7 +15,6 @@ __all__ = ['recorded', 'fewer', 'reported', 'quantized', 'as_long', 'still_late'
 from dataclasses import replace
 
 import pandas as pd
-from IPython.display import Markdown
 from torch import nn
 
 from .core import check_choice
@@ -457,6 +456,7 @@ def study(
 # %% ../nbs/experiment/12_studies.ipynb #992fce94
 def answer(
     text:str # Markdown, such as an f-string with what was computed
-)->Markdown: # to be shown
+)->object:   # Markdown of IPython's, to be shown
     "The answer to an exercise, folded: a click shows it."
+    from IPython.display import Markdown
     return Markdown(f'<details><summary>Result</summary>\n\n{text}\n\n</details>')
